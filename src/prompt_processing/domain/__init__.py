@@ -1,0 +1,1 @@
+"""Plain models of the field: visits, raws, ids, outcomes, errors, clock; imports nothing of ours."""

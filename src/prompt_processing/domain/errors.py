@@ -1,0 +1,147 @@
+"""Every error that this system raises on purpose.
+
+PromptError
+├── RetriableError            try again later: RETRY, nothing is recorded as an outcome
+│   └── StoreError            a database or an object store did not answer
+└── PermanentError            trying again gives the same result: the outcome is recorded
+    ├── EventError            a visit event that cannot be read            bad-event
+    ├── RawError              a raw that cannot be used                    bad-raw
+    │   ├── HeaderError       a header card is missing or wrong            bad-header
+    │   └── WrongCameraError  the raw is of another instrument             wrong-instrument
+    ├── MissingInputError     something the pipeline needs is not there    no-input
+    │   ├── NoCalibError                                                   no-calibs
+    │   ├── NoRefcatError                                                  no-refcat
+    │   └── NoTemplateError                                                no-template
+    ├── ScienceError          a measurement failed on these pixels         science
+    │   ├── AstrometryError                                                astrometry
+    │   ├── PhotometryError                                                photometry
+    │   ├── PsfError                                                       psf
+    │   └── SubtractionError                                               subtraction
+    ├── RepositoryError       a repository is not as it should be          bad-repository
+    ├── ConfigError           a setting is wrong                           bad-config
+    └── ConflictError         something else stands under the same id      conflict
+
+``code`` is the reason code of the outcome; the message names what is wrong and where.
+"""
+
+
+class PromptError(Exception):
+    """Base of all errors of this system."""
+
+    code = "error"
+    retriable = False
+
+
+class RetriableError(PromptError):
+    """The same work may succeed later."""
+
+    code = "retry"
+    retriable = True
+
+
+class StoreError(RetriableError):
+    """A database or an object store did not answer."""
+
+    code = "store"
+
+
+class PermanentError(PromptError):
+    """The same work would fail in the same way."""
+
+    code = "permanent"
+
+
+class EventError(PermanentError):
+    """A visit event is not valid."""
+
+    code = "bad-event"
+
+
+class RawError(PermanentError):
+    """A raw file cannot be used; the message names the file and the reason."""
+
+    code = "bad-raw"
+
+
+class HeaderError(RawError):
+    """A header card that is needed is missing or has a value that makes no sense."""
+
+    code = "bad-header"
+
+
+class WrongCameraError(RawError):
+    """A raw was taken by another instrument than its place says."""
+
+    code = "wrong-instrument"
+
+
+class MissingInputError(PermanentError):
+    """An input that the pipeline needs is not in the repository."""
+
+    code = "no-input"
+
+
+class NoCalibError(MissingInputError):
+    """No certified calib is valid at the observation's time."""
+
+    code = "no-calibs"
+
+
+class NoRefcatError(MissingInputError):
+    """The reference catalogue has no sources in the field."""
+
+    code = "no-refcat"
+
+
+class NoTemplateError(MissingInputError):
+    """No template covers the field."""
+
+    code = "no-template"
+
+
+class ScienceError(PermanentError):
+    """A measurement failed on the pixels that were given."""
+
+    code = "science"
+
+
+class AstrometryError(ScienceError):
+    """No astrometric solution was found."""
+
+    code = "astrometry"
+
+
+class PhotometryError(ScienceError):
+    """No photometric zero point was found."""
+
+    code = "photometry"
+
+
+class PsfError(ScienceError):
+    """No point spread function could be measured."""
+
+    code = "psf"
+
+
+class SubtractionError(ScienceError):
+    """The template could not be matched to the science image."""
+
+    code = "subtraction"
+
+
+class RepositoryError(PermanentError):
+    """A repository is missing something, or holds something that it should not."""
+
+    code = "bad-repository"
+
+
+class ConfigError(PermanentError):
+    """A setting is missing or wrong."""
+
+    code = "bad-config"
+
+
+class ConflictError(PermanentError):
+    """Another thing already stands under the same identifier."""
+
+    code = "conflict"
