@@ -2,7 +2,8 @@
 
 PromptError
 ├── RetriableError            try again later: RETRY, nothing is recorded as an outcome
-│   └── StoreError            a database or an object store did not answer
+│   ├── StoreError            a database or an object store did not answer
+│   └── StaleClaimError       another attempt has taken over; this one must write nothing more
 └── PermanentError            trying again gives the same result: the outcome is recorded
     ├── EventError            a visit event that cannot be read            bad-event
     ├── RawError              a raw that cannot be used                    bad-raw
@@ -19,7 +20,8 @@ PromptError
     │   └── SubtractionError                                               subtraction
     ├── RepositoryError       a repository is not as it should be          bad-repository
     ├── ConfigError           a setting is wrong                           bad-config
-    └── ConflictError         something else stands under the same id      conflict
+    ├── ConflictError         something else stands under the same id      conflict
+    └── InternalError         a fault of this system                       internal
 
 ``code`` is the reason code of the outcome; the message names what is wrong and where.
 """
@@ -43,6 +45,12 @@ class StoreError(RetriableError):
     """A database or an object store did not answer."""
 
     code = "store"
+
+
+class StaleClaimError(RetriableError):
+    """Another attempt has taken over the visit; this one must write nothing more."""
+
+    code = "stale-claim"
 
 
 class PermanentError(PromptError):
@@ -145,3 +153,9 @@ class ConflictError(PermanentError):
     """Another thing already stands under the same identifier."""
 
     code = "conflict"
+
+
+class InternalError(PermanentError):
+    """A fault of this system that it did not expect; the log has the traceback."""
+
+    code = "internal"

@@ -1,0 +1,91 @@
+# All that a person needs from a clean clone. Needs bash, make, git and Python >= 3.12 (uv is used if it is there).
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+VENV := .venv
+BIN := $(VENV)/bin
+# Where the demo's files go, and the seed of its sky.
+DEMO ?= demo
+SEED ?= 1
+# Extra arguments of pytest, for example: make test PYTEST="-k alerts"
+PYTEST ?=
+
+.PHONY: help demo test test-fast lint bench clean
+
+help:  ## Show the targets
+	@echo "Targets:"
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
+	    printf '  %-10s %s\n' $$name "$$text"; done
+	@echo "Variables: DEMO=folder and SEED=number for demo, PYTEST=\"arguments\" for test and test-fast."
+
+demo: $(DEMO)/repo.prepared  ## Simulate a night, prepare a repository, play the night, write a report
+	$(BIN)/prompt night play $(DEMO)/night --repo $(DEMO)/repo
+	$(BIN)/prompt night report $(DEMO)/repo --night $(DEMO)/night --out $(DEMO)/report.html --json $(DEMO)/report.json
+	@echo "The page is at file://$(abspath $(DEMO)/report.html)"
+
+test: $(VENV)/dev.installed  ## Run all tests
+	$(BIN)/python -m pytest -n 2 $(PYTEST)
+
+test-fast: $(VENV)/dev.installed  ## Run the tests that take a few seconds at most
+	$(BIN)/python -m pytest -n 2 -m "not slow" $(PYTEST)
+
+lint: $(VENV)/dev.installed  ## Check style, types and layers
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/installed  ## Run the benchmarks that docs/performance.md quotes
+	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+clean:  ## Remove the demo, caches and build files (the virtual environment stays: rm -rf .venv)
+	rm -rf demo dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The marks beside the folders say that a step was finished: what was interrupted is done anew.
+$(DEMO)/night.simulated: | $(VENV)/installed
+	rm -rf $(DEMO)/night
+	mkdir -p $(DEMO)
+	$(BIN)/prompt simulate night $(DEMO)/night --instrument LATISS --seed $(SEED) --visits 3 --size full
+	touch $@
+
+$(DEMO)/repo.prepared: $(DEMO)/night.simulated
+	rm -rf $(DEMO)/repo
+	$(BIN)/prompt night prepare $(DEMO)/night --repo $(DEMO)/repo
+	touch $@
+
+# The virtual environment: made with uv if it is there, else with the newest Python that is found.
+$(BIN)/python:
+	@if command -v uv >/dev/null; then uv venv --python '>=3.12' $(VENV); exit; fi; \
+	for python in python3.14 python3.13 python3.12 python3 \
+	        "$$HOME"/.pyenv/versions/3.14*/bin/python "$$HOME"/.pyenv/versions/3.13*/bin/python \
+	        "$$HOME"/.pyenv/versions/3.12*/bin/python; do \
+	    if "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 12))' 2>/dev/null; then \
+	        echo "Making $(VENV) with $$("$$python" -c 'import sys; print(sys.executable, sys.version.split()[0])')"; \
+	        exec "$$python" -m venv $(VENV); \
+	    fi; \
+	done; \
+	echo "This needs uv, or Python >= 3.12 with its venv module (on Debian: the package python3-venv)." >&2; \
+	echo "Looked for python3.14, python3.13, python3.12, python3 and ~/.pyenv/versions." >&2; exit 1
+
+define install
+	@if command -v uv >/dev/null; then \
+	    uv pip install --python $(BIN)/python --compile-bytecode -r $(1); \
+	    uv pip install --python $(BIN)/python --no-deps --editable .; \
+	else \
+	    $(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(1); \
+	    $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .; \
+	fi
+	@touch $@
+endef
+
+$(VENV)/installed: requirements.txt pyproject.toml | $(BIN)/python
+	@echo "Installing the packages of requirements.txt (once)"
+	$(call install,requirements.txt)
+
+$(VENV)/dev.installed: requirements-dev.txt pyproject.toml | $(BIN)/python
+	@echo "Installing the packages of requirements-dev.txt (once)"
+	$(call install,requirements-dev.txt)

@@ -1,0 +1,1 @@
+"""Arrival of raws in the landing store."""

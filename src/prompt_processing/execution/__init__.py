@@ -1,0 +1,1 @@
+"""Running a quantum graph in memory."""

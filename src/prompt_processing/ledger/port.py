@@ -1,0 +1,199 @@
+"""The ledger: which visit on which detector is whose, how it ended, and what arrived.
+
+A detector-visit is *queued* from its first claim until an outcome is recorded. It has at most one current
+outcome; outcomes that were reopened are kept as history. Whoever claims a detector-visit gets a token; once
+somebody else has claimed it, nothing more can be written with the old token.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from prompt_processing.domain.outcome import Delivery, Outcome, StageTimes
+from prompt_processing.domain.raws import ArrivalPointer
+from prompt_processing.domain.visit import DetectorVisit, DetectorVisitKey
+
+DEFAULT_LEASE: Final = 900.0
+"""How long a claim is respected [s]: longer than any visit takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to work on a detector-visit and to record how it ends."""
+
+    visit: DetectorVisitKey
+    attempt: int
+    """Number of this attempt, from 1."""
+    token: str
+    """Proof of the claim; it is worth nothing once somebody else has claimed the visit."""
+    owner: str
+    message_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The detector-visit has an outcome already."""
+
+    outcome: Outcome
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """Somebody else is working on the detector-visit."""
+
+    owner: str
+    message_id: str
+    """Delivery that the other one works on: with the same identifier this is a redelivery, with another one
+    a duplicate."""
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """One attempt at a detector-visit."""
+
+    attempt: int
+    owner: str
+    started_at: float
+    """UNIX time [s]."""
+    ended_at: float | None
+    """UNIX time [s]; `None` while it runs, or if its worker died."""
+    outcome: Outcome | None
+    """What the attempt recorded; `None` if it ended without."""
+    times: StageTimes
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorVisitRecord:
+    """All that the ledger knows of a detector-visit."""
+
+    visit: DetectorVisit
+    message_id: str
+    outcome: Outcome | None
+    """The current outcome; `None` while it is queued or being worked on."""
+    attempts: tuple[AttemptRecord, ...]
+    """All attempts, oldest first."""
+
+    @property
+    def times(self) -> StageTimes:
+        """Stage times of the last attempt."""
+        return self.attempts[-1].times if self.attempts else StageTimes()
+
+
+@dataclass(frozen=True, slots=True)
+class ArrivalRecord:
+    """A raw that arrived."""
+
+    visit: DetectorVisitKey
+    pointer: ArrivalPointer
+
+
+class Ledger(Protocol):
+    """What every ledger can do. All methods raise `StoreError` if the database does not answer."""
+
+    def claim(
+        self, visit: DetectorVisit, delivery: Delivery, *, owner: str, lease: float = DEFAULT_LEASE
+    ) -> Claim | Done | Busy:
+        """Claim a detector-visit before any effect; its message is stored at the first claim.
+
+        A claim without an outcome is respected until its lease ends, unless it is of the same owner: an owner
+        does one thing at a time, so its older claim is of a life that has ended. Taking over starts a new
+        attempt.
+
+        Parameters
+        ----------
+        visit
+            The unit of work.
+        delivery
+            The message as it was delivered.
+        owner
+            Name of the worker, unique among those that run now.
+        lease
+            How long the claim is respected [s].
+        """
+        ...
+
+    def check(self, claim: Claim) -> None:
+        """Make sure that a claim still holds; to be called right before each effect.
+
+        Raises
+        ------
+        StaleClaimError
+            If somebody else has claimed the visit, or it has an outcome.
+        """
+        ...
+
+    def record_times(self, claim: Claim, times: StageTimes) -> None:
+        """Store the stage times of an attempt, in place of those stored before.
+
+        Raises
+        ------
+        StaleClaimError
+            If the claim does not hold any more.
+        """
+        ...
+
+    def record_outcome(self, claim: Claim, outcome: Outcome) -> None:
+        """Store the outcome and end the claim. Recording the same outcome again changes nothing.
+
+        Raises
+        ------
+        StaleClaimError
+            If the claim does not hold any more.
+        """
+        ...
+
+    def release(self, claim: Claim) -> None:
+        """Give a claim back without an outcome, so that the visit can be claimed at once; never an error."""
+        ...
+
+    def reopen(self, visit: DetectorVisitKey) -> bool:
+        """Make the current outcome history, so that the visit can be claimed again.
+
+        Returns
+        -------
+        reopened
+            `False` if there is no such visit, or it has no outcome.
+        """
+        ...
+
+    def find(self, visit: DetectorVisitKey) -> DetectorVisitRecord | None:
+        """Return what is known of one detector-visit."""
+        ...
+
+    def history(self, visit: DetectorVisitKey) -> list[Outcome]:
+        """Return every outcome that a detector-visit ever had, oldest first."""
+        ...
+
+    def detector_visits(
+        self, *, instrument: str | None = None, group: str | None = None
+    ) -> list[DetectorVisitRecord]:
+        """Return all detector-visits, or those of an instrument or a group, in order of their first claim."""
+        ...
+
+    def counts(self) -> Mapping[str, int]:
+        """Return how many detector-visits have each current outcome (``status`` or ``status:reason``).
+
+        Those without one are counted as ``queued``.
+        """
+        ...
+
+    def record_arrival(self, visit: DetectorVisitKey, pointer: ArrivalPointer) -> bool:
+        """Note that a raw has been seen.
+
+        Returns
+        -------
+        new
+            `False` if that key has been noted before.
+        """
+        ...
+
+    def arrivals(self, *, without_visit: bool = False) -> list[ArrivalRecord]:
+        """Return the raws that were seen, in order.
+
+        Parameters
+        ----------
+        without_visit
+            Only those whose visit nobody has announced.
+        """
+        ...
