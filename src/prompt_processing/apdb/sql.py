@@ -57,7 +57,7 @@ def init(url: str) -> None:
     Raises
     ------
     RepositoryError
-        If there is an APDB already.
+        If the SQLite file exists already.
     StoreError
         If the database does not answer.
     """

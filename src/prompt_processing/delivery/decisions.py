@@ -1,0 +1,64 @@
+"""The store of decisions: the first decision on a visit stands."""
+
+from collections.abc import Iterator
+
+from lsst.resources import ResourcePath
+
+from prompt_processing import objects
+from prompt_processing.domain.decision import Decision, decision_path
+from prompt_processing.domain.errors import StoreError
+from prompt_processing.domain.visit import DetectorVisitKey
+
+
+class DecisionStore:
+    """Decisions as create-only objects.
+
+    Parameters
+    ----------
+    store
+        Root of the decisions.
+    """
+
+    def __init__(self, store: ResourcePath) -> None:
+        self._store = store
+
+    def store(self, decision: Decision) -> Decision:
+        """Store a decision, and return the one that stands: this one, or one that was stored before.
+
+        Raises
+        ------
+        StoreError
+            If the store does not answer.
+        RepositoryError
+            If what stands there is not a decision.
+        """
+        place = objects.child(self._store, decision.path)
+        if objects.create(place, decision.to_bytes()):
+            return decision
+        standing = self._read(place)
+        if standing is None:
+            raise StoreError(f"{place}: the decision has vanished")
+        return standing
+
+    def find(self, visit: DetectorVisitKey) -> Decision | None:
+        """Return the decision on a visit on a detector, or `None` if there is none.
+
+        Raises
+        ------
+        StoreError
+            If the store does not answer.
+        RepositoryError
+            If what stands there is not a decision.
+        """
+        return self._read(objects.child(self._store, decision_path(*visit)))
+
+    def all(self) -> Iterator[Decision]:
+        """Return all decisions, in the order of their keys."""
+        for key in objects.list_after(self._store):
+            decision = self._read(objects.child(self._store, key))
+            if decision is not None:
+                yield decision
+
+    def _read(self, place: ResourcePath) -> Decision | None:
+        data = objects.read(place)
+        return None if data is None else Decision.from_bytes(data, str(place))

@@ -1,0 +1,154 @@
+"""What is plugged into what: builds everything from the settings of a repository.
+
+The only place that knows which adapter stands behind which port.
+"""
+
+import fcntl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from prompt_processing import database, objects
+from prompt_processing.apdb.sql import SqlApdb
+from prompt_processing.arrivals.pointers import Arrivals
+from prompt_processing.config import Settings
+from prompt_processing.delivery.archive import AlertArchive
+from prompt_processing.delivery.decisions import DecisionStore
+from prompt_processing.delivery.metrics import FolderMetrics
+from prompt_processing.delivery.products import ButlerProducts
+from prompt_processing.domain.clock import Clock
+from prompt_processing.domain.errors import RepositoryError
+from prompt_processing.ledger.sql import SqlLedger
+from prompt_processing.preload.preloader import Preloader
+from prompt_processing.repository.central import open_central
+from prompt_processing.worker.camera import SkippingClock
+from prompt_processing.worker.player import NightPlayer, PlayedVisit, Stage, read_events
+from prompt_processing.worker.process import Process, Stores
+from prompt_processing.worker.worker import Worker
+
+
+class Factory:
+    """Builds the parts of one repository; each part is made once.
+
+    Parameters
+    ----------
+    repo
+        Folder of the repository.
+    clock
+        Clock of the night.
+
+    Raises
+    ------
+    ConfigError
+        If a setting is wrong.
+    RepositoryError
+        If there is no repository.
+    """
+
+    def __init__(self, repo: Path, clock: Clock) -> None:
+        self.settings = Settings.load(repo)
+        self._repo = repo
+        self._clock = clock
+        places = self.settings.repository
+        self.central = open_central(repo)
+        self.ledger = SqlLedger(database.engine(places.ledger_url))
+        self.decisions = DecisionStore(objects.root(places.decisions))
+        self.arrivals = Arrivals(objects.root(places.incoming), objects.root(places.arrivals), clock)
+        self.incoming = Path(places.incoming)
+        self.work = Path(places.work)
+
+    def process(self) -> Process:
+        """Return what takes a detector-visit through its steps."""
+        settings, places = self.settings, self.settings.repository
+        apdb = SqlApdb(places.apdb_url, months=settings.worker.history_months)
+        preloader = Preloader(
+            central=self.central,
+            apdb=apdb,
+            work=self.work,
+            pipelines=settings.pipelines.paths(self._repo),
+            padding=settings.worker.padding_arcsec,
+        )
+        stores = Stores(
+            ledger=self.ledger,
+            decisions=self.decisions,
+            apdb=apdb,
+            alerts=AlertArchive(objects.root(places.alerts)),
+            metrics=FolderMetrics(objects.root(places.metrics)),
+            products=ButlerProducts(self.central),
+        )
+        return Process(
+            preloader=preloader,
+            arrivals=self.arrivals,
+            incoming=self.incoming,
+            stores=stores,
+            clock=self._clock,
+            settings=settings.worker,
+        )
+
+
+def play_night(
+    repo: Path,
+    night: Path,
+    *,
+    progress: Callable[[str, int, int], None],
+    on_visit: Callable[[PlayedVisit], None],
+    on_error: Callable[[str], None],
+) -> None:
+    """Play a night into a repository, with a worker in this process.
+
+    Parameters
+    ----------
+    repo
+        Folder of the repository.
+    night
+        Folder of the night.
+    progress
+        Called with what is done, how many detector-visits are over, and of how many.
+    on_visit
+        Called for each detector-visit when it is over.
+    on_error
+        Called with what is wrong with an event.
+
+    Raises
+    ------
+    RepositoryError
+        If there is no repository, or no night.
+    """
+    events = read_events(night / "events.jsonl", on_error)
+    if not events:
+        raise RepositoryError(f"{night / 'events.jsonl'}: there is no event to play")
+    clock = SkippingClock(events[0].published)
+    factory = Factory(repo, clock)
+    done = 0
+
+    def finished(visit: PlayedVisit) -> None:
+        nonlocal done
+        done += 1
+        on_visit(visit)
+        progress("visits", done, len(events))
+
+    with _only_player(factory.work):
+        process = factory.process()
+        stage = Stage(
+            # Always the same name: what a player that was killed has claimed is this one's to finish.
+            worker=Worker(ledger=factory.ledger, process=process, owner="player"),
+            hint=process.hint,
+            arrivals=factory.arrivals,
+            ledger=factory.ledger,
+            decisions=factory.decisions,
+            incoming=factory.incoming,
+        )
+        progress("visits", 0, len(events))
+        player = NightPlayer(night=night, events=events, clock=clock, stage=stage)
+        player.play(on_visit=finished, on_error=on_error)
+
+
+@contextmanager
+def _only_player(work: Path) -> Iterator[None]:
+    """Make sure that no other player plays into the same repository."""
+    with (work / "player.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RepositoryError(f"{work}: another night is being played into this repository") from error
+        yield

@@ -1,0 +1,1 @@
+"""Cameras: raw formats, header translators, formatters."""

@@ -1,0 +1,42 @@
+"""What every Butler of this project holds from the start, the central one and the local ones."""
+
+from lsst.daf.butler import Butler, CollectionType
+
+from prompt_processing.domain import collections
+from prompt_processing.instruments.latiss import Latiss
+from prompt_processing.instruments.skymap import SKYMAP, register_skymap
+from prompt_processing.instruments.storage import butler_config, register_dataset_types
+
+
+def make_butler(root: str) -> None:
+    """Make an empty Butler repository.
+
+    Parameters
+    ----------
+    root
+        Folder of the repository; there must be no Butler in it.
+    """
+    Butler.makeRepo(root, config=butler_config())
+    with Butler.from_config(root, writeable=True) as butler:
+        prepare_butler(butler)
+
+
+def prepare_butler(butler: Butler) -> None:
+    """Register dataset types, skymap, instrument and collections; safe to repeat."""
+    register_dataset_types(butler)
+    register_skymap(butler)
+    butler.collections.register(collections.SKYMAPS, CollectionType.RUN)
+    if butler.find_dataset("skyMap", skymap=SKYMAP.name, collections=collections.SKYMAPS) is None:
+        butler.put(SKYMAP.config, "skyMap", skymap=SKYMAP.name, run=collections.SKYMAPS)
+    instrument = Latiss()
+    instrument.register(butler.registry)
+    _register_collections(butler, instrument.getName())
+
+
+def _register_collections(butler: Butler, instrument: str) -> None:
+    """Register the collections from which pipelines take their inputs."""
+    butler.collections.register(collections.raws(instrument), CollectionType.RUN)
+    butler.collections.register(collections.calibs(instrument), CollectionType.CALIBRATION)
+    for chain in (collections.REFCATS, collections.templates(instrument), collections.defaults(instrument)):
+        butler.collections.register(chain, CollectionType.CHAINED)
+    butler.collections.redefine_chain(collections.defaults(instrument), collections.inputs(instrument))

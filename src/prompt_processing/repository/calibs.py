@@ -1,0 +1,216 @@
+"""Calibs from the bias, dark and flat frames of a night, certified with their validity."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from astropy.time import Time
+from lsst.daf.butler import Butler, CollectionType, DatasetRef, Timespan
+
+from prompt_processing.domain import collections
+from prompt_processing.domain.errors import NoCalibError
+from prompt_processing.images.amplifier import Amplifier
+from prompt_processing.images.calibs import combine, combine_flat, find_defects, photon_transfer, read_noise
+from prompt_processing.images.isr import amplifier_map, assemble_signal, subtract_overscan
+from prompt_processing.instruments.ingest import day_timespan
+from prompt_processing.instruments.raw import read_raw
+from prompt_processing.repository.central import open_central
+from prompt_processing.repository.frames import Frame, find_frames
+
+Progress = Callable[[str, int, int], None]
+
+MAX_FRAMES: Final = 12
+"""Frames of one kind that are combined: more take memory and add little."""
+_SAME_LEVEL: Final = 0.1
+"""Two flats make a pair if their levels differ by less than this part."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrameSet:
+    """The calibration frames of one detector."""
+
+    instrument: str
+    detector: int
+    frames: list[Frame]
+
+    @property
+    def day_obs(self) -> int:
+        """The last observing day of the frames."""
+        return max(int(frame.info["day_obs"]) for frame in self.frames)
+
+    @property
+    def filters(self) -> list[str]:
+        """Physical filters of the flats."""
+        return sorted({str(frame.info["physical_filter"]) for frame in self.of("flat")})
+
+    def of(self, kind: str, physical_filter: str | None = None) -> list[Frame]:
+        """Return the frames of a kind (``bias``, ``dark``, ``flat``), of one filter if it is given.
+
+        Raises
+        ------
+        NoCalibError
+            If there is none.
+        """
+        found = [
+            frame
+            for frame in self.frames
+            if frame.info["observation_type"] == kind
+            and physical_filter in {None, frame.info["physical_filter"]}
+        ]
+        if not found:
+            folders = sorted({str(frame.path.parent.parent) for frame in self.frames})
+            raise NoCalibError(f"{', '.join(folders)}: there is no {kind} frame of detector {self.detector}")
+        return found[:MAX_FRAMES]
+
+
+def build_calibs(repo: Path, night: Path, *, progress: Progress) -> None:
+    """Build bias, dark, flats, gains and defects from ``NIGHT/calib`` and certify them; safe to repeat.
+
+    They are valid from their observing day on, until newer ones are; the oldest ones are valid for all time
+    before as well.
+
+    Parameters
+    ----------
+    repo
+        Folder of the repository.
+    night
+        Folder of the night.
+    progress
+        Called with the stage, the frames that were read and their number.
+
+    Raises
+    ------
+    RepositoryError
+        If there is no repository, or no raw.
+    NoCalibError
+        If frames of a kind are missing, or gains cannot be measured.
+    RawError
+        If a raw cannot be read.
+    """
+    frames = find_frames(night / "calib")
+    detectors = groupby(frames, key=lambda frame: (frame.info["instrument"], frame.info["detector"]))
+    with open_central(repo) as butler:
+        for (instrument, detector), members in detectors:
+            _build(butler, FrameSet(instrument, detector, list(members)), progress)
+
+
+def _build(butler: Butler, frames: FrameSet, progress: Progress) -> None:
+    names = [f"{frame.info['obs_id']} {frame.path.stat().st_size}" for frame in frames.frames]
+    version = f"{frames.day_obs}-{frames.detector}-{collections.fingerprint(*names)}"
+    run = collections.version_run(collections.calibs(frames.instrument), version)
+    butler.collections.register(run, CollectionType.RUN)
+    refs = [
+        ref
+        for name in ("bias", "dark", "flat", "defects", "ptc")
+        for ref in butler.query_datasets(name, collections=run, explain=False)
+    ]
+    if not refs:
+        with butler.transaction():
+            refs = [
+                butler.put(value, name, data_id, run=run)
+                for name, data_id, value in _make(frames, _Counter(frames, progress))
+            ]
+    for ref in refs:
+        _certify(butler, ref, day_timespan(frames.day_obs).begin)
+
+
+class _Counter:
+    """Reads frames, and tells how many were read."""
+
+    def __init__(self, frames: FrameSet, progress: Progress) -> None:
+        self._progress = progress
+        flats = len(frames.of("flat"))
+        self._total = len(frames.of("bias")) + len(frames.of("dark")) + 2 * flats
+        self._done = 0
+
+    def read(self, frame: Frame) -> list[Amplifier]:
+        """Return the amplifiers of a frame."""
+        amplifiers = read_raw(frame.path).amplifiers
+        self._done += 1
+        self._progress("calibs", self._done, self._total)
+        return amplifiers
+
+
+def _make(frames: FrameSet, source: _Counter) -> Iterator[tuple[str, dict[str, Any], Any]]:
+    """Yield dataset type, data id and content of every calib of a detector."""
+    data_id = {"instrument": frames.instrument, "detector": frames.detector}
+    bias = combine([assemble_signal(source.read(frame)) for frame in frames.of("bias")])
+    yield "bias", data_id, bias
+    gains = photon_transfer(_flat_pairs(frames, source))
+    amplifiers = read_raw(frames.of("bias")[0].path).amplifiers
+    noises = {amplifier.name: read_noise(amplifier) * gains[amplifier.name] for amplifier in amplifiers}
+    yield "ptc", data_id, {"gain": gains, "read_noise": noises, "shape": list(bias.shape)}
+    gain = amplifier_map(amplifiers, gains)
+    dark = combine(
+        [
+            (assemble_signal(source.read(frame)) - bias) * gain / np.float32(_dark_time(frame))
+            for frame in frames.of("dark")
+        ]
+    )
+    yield "dark", data_id, dark
+    defects = np.zeros(bias.shape, dtype=bool)
+    for physical_filter in frames.filters:
+        flat = combine_flat(
+            [
+                (assemble_signal(source.read(frame)) - bias) * gain - dark * np.float32(_dark_time(frame))
+                for frame in frames.of("flat", physical_filter)
+            ]
+        )
+        defects |= find_defects(dark, flat, amplifiers)
+        yield "flat", {**data_id, "physical_filter": physical_filter}, flat
+    yield "defects", data_id, defects
+
+
+def _dark_time(frame: Frame) -> float:
+    """Return the time in which dark current was collected [s].
+
+    Raises
+    ------
+    NoCalibError
+        If a dark has none.
+    """
+    seconds = float(frame.info["dark_time"])
+    if frame.info["observation_type"] == "dark" and seconds <= 0:
+        raise NoCalibError(f"{frame.path}: a dark of {seconds} s")
+    return seconds
+
+
+def _flat_pairs(frames: FrameSet, source: _Counter) -> Iterator[tuple[list[Amplifier], list[Amplifier]]]:
+    """Yield pairs of consecutive flats of one filter and level; one pair is in memory at a time."""
+    for physical_filter in frames.filters:
+        previous: list[Amplifier] | None = None
+        for frame in frames.of("flat", physical_filter):
+            current = source.read(frame)
+            if previous is not None and _same_level(previous, current):
+                yield previous, current
+                current = None
+            previous = current
+
+
+def _same_level(one: list[Amplifier], other: list[Amplifier]) -> bool:
+    """Tell whether two flats are about equally bright."""
+    levels = [float(np.median(subtract_overscan(amplifiers[0]))) for amplifiers in (one, other)]
+    return abs(levels[0] - levels[1]) < _SAME_LEVEL * max(levels)
+
+
+def _certify(butler: Butler, ref: DatasetRef, begin: Time) -> None:
+    """Let a calib be valid from a time until the next newer one is, in place of what was valid then."""
+    collection = collections.calibs(str(ref.dataId["instrument"]))
+    standing = [
+        association
+        for association in butler.registry.queryDatasetAssociations(
+            ref.datasetType, collections=collection, collectionTypes={CollectionType.CALIBRATION}
+        )
+        if association.ref.dataId == ref.dataId
+    ]
+    others = [association.timespan for association in standing if association.ref != ref]
+    later = [span.begin for span in others if span.begin is not None and span.begin > begin]
+    earlier = any(span.begin is None or span.begin < begin for span in others)
+    validity = Timespan(begin if earlier else None, min(later, default=None))
+    with butler.transaction():
+        if standing:
+            butler.registry.decertify(collection, ref.datasetType, validity, dataIds=[ref.dataId])
+        butler.registry.certify(collection, [ref], validity)

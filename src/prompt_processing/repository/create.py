@@ -1,0 +1,49 @@
+"""Making an empty repository."""
+
+from pathlib import Path
+
+from lsst.daf.butler import Butler
+
+from prompt_processing import database
+from prompt_processing.apdb import sql as apdb
+from prompt_processing.config import Settings, write_default
+from prompt_processing.domain.errors import RepositoryError
+from prompt_processing.instruments.butler import make_butler, prepare_butler
+from prompt_processing.ledger.sql import SqlLedger
+
+
+def create_repository(repo: Path) -> None:
+    """Make a repository: settings, central Butler, APDB, ledger and the folders; safe to repeat.
+
+    Parameters
+    ----------
+    repo
+        Folder of the repository; made if needed.
+
+    Raises
+    ------
+    ConfigError
+        If its ``prompt.yaml`` has a setting that is wrong.
+    """
+    repo.mkdir(parents=True, exist_ok=True)
+    write_default(repo)
+    places = Settings.load(repo).repository
+    for place in (
+        places.incoming,
+        places.arrivals,
+        places.decisions,
+        places.alerts,
+        places.metrics,
+        places.work,
+    ):
+        Path(place).mkdir(parents=True, exist_ok=True)
+    if Path(places.butler, "butler.yaml").exists():
+        with Butler.from_config(places.butler, writeable=True) as butler:
+            prepare_butler(butler)
+    else:
+        make_butler(places.butler)
+    try:
+        apdb.SqlApdb(places.apdb_url)
+    except RepositoryError:
+        apdb.init(places.apdb_url)
+    SqlLedger(database.engine(places.ledger_url))

@@ -1,0 +1,1 @@
+"""What happens to one detector-visit, in order."""

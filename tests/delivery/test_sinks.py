@@ -1,0 +1,190 @@
+"""Sinks for alerts and metrics, the store of decisions."""
+
+import gzip
+import json
+import uuid
+
+import fastavro
+import numpy as np
+import pandas as pd
+import pytest
+
+from prompt_processing import objects
+from prompt_processing.delivery.archive import AlertArchive, alert_key
+from prompt_processing.delivery.decisions import DecisionStore
+from prompt_processing.delivery.memory import MemoryAlerts, MemoryMetrics
+from prompt_processing.delivery.metrics import (
+    FolderMetrics,
+    Measurement,
+    VisitMetrics,
+    sasquatch_records,
+    verify_job,
+)
+from prompt_processing.delivery.packets import AlertSchema
+from prompt_processing.domain.decision import Decision, DecisionInfo
+from prompt_processing.domain.errors import ConflictError, RepositoryError, StoreError
+from prompt_processing.domain.visit import DetectorVisitKey
+
+PACKET = b"\0" + (1101).to_bytes(4, "big") + b"avro"
+ID = 214748364800000123
+
+
+@pytest.fixture(params=["memory", "folder"])
+def alerts(request, tmp_path):
+    return MemoryAlerts() if request.param == "memory" else AlertArchive(objects.root(tmp_path))
+
+
+def sent(sink):
+    return sink.packets if isinstance(sink, MemoryAlerts) else {key: sink.read(key) for key in sink.ids()}
+
+
+def test_alerts_can_be_sent_again(alerts):
+    packets = [(ID, PACKET), (ID + 1, PACKET + b"x")]
+    alerts.send(packets[:1])
+    alerts.send(packets)
+    alerts.send(packets)
+    assert sent(alerts) == dict(packets)
+
+
+def test_another_alert_under_the_same_id_is_a_conflict(alerts):
+    alerts.send([(ID, PACKET)])
+    with pytest.raises(ConflictError, match=str(ID)):
+        alerts.send([(ID, PACKET + b"x")])
+    assert sent(alerts) == {ID: PACKET}
+
+
+def test_the_archive_has_the_layout_of_the_alert_database(tmp_path):
+    AlertArchive(objects.root(tmp_path)).send([(ID, PACKET)])
+    file = tmp_path / "v2/alerts/214748" / f"{ID}.avro.gz"
+    assert gzip.decompress(file.read_bytes()) == PACKET
+    schema = json.loads((tmp_path / "v2/schemas/1101.json").read_text())
+    assert schema["name"] == "lsst.v11_1.alert"
+    fastavro.parse_schema(schema)
+    assert (tmp_path / "v2/schemas/1101.json").read_text() == AlertSchema.load().text
+    assert alert_key(ID) == f"v2/alerts/214748/{ID}.avro.gz"
+
+
+def test_an_archived_alert_is_the_same_each_time(tmp_path):
+    for name in ("a", "b"):
+        AlertArchive(objects.root(tmp_path / name)).send([(ID, PACKET)])
+    assert (tmp_path / "a" / alert_key(ID)).read_bytes() == (tmp_path / "b" / alert_key(ID)).read_bytes()
+
+
+def test_a_missing_or_damaged_alert_is_named(tmp_path):
+    archive = AlertArchive(objects.root(tmp_path))
+    with pytest.raises(RepositoryError, match="no such alert"):
+        archive.read(ID)
+    archive.send([(ID, PACKET)])
+    (tmp_path / alert_key(ID)).write_bytes(b"junk")
+    with pytest.raises(RepositoryError, match="damaged"):
+        archive.read(ID)
+
+
+def metrics(**changes):
+    return VisitMetrics(
+        **{
+            "instrument": "LATISS",
+            "detector": 0,
+            "visit": 3536546312300001,
+            "exposure": 2026031500001,
+            "group": "2026-03-16T02:01:03.123#1",
+            "day_obs": 20260315,
+            "band": "r",
+            "physical_filter": "SDSSr_65mm~empty",
+            "run": "LATISS/prompt/20260315",
+            "version": "0.1.0",
+            "timestamp": 1773626540.25,
+            "measurements": (
+                Measurement("prompt.n_dia_sources", 12),
+                Measurement("prompt.psf_fwhm", 0.9, "arcsec", "PSF width"),
+                Measurement("prompt.zero_point", float("nan"), "mag"),
+                Measurement("latency.total", 21.5, "s"),
+            ),
+            **changes,
+        }
+    )
+
+
+def test_a_verify_job():
+    job = verify_job(metrics())
+    assert set(job) == {"measurements", "blobs", "metrics", "specs", "meta"}
+    values = {item["metric"]: (item["value"], item["unit"]) for item in job["measurements"]}
+    assert values == {
+        "prompt.n_dia_sources": (12, ""),
+        "prompt.psf_fwhm": (0.9, "arcsec"),
+        "prompt.zero_point": (None, "mag"),
+        "latency.total": (21.5, "s"),
+    }
+    assert [item["name"] for item in job["metrics"]] == list(values)
+    json.dumps(job, allow_nan=False)
+
+
+def test_sasquatch_records_follow_their_own_schema():
+    bodies = sasquatch_records(metrics())
+    assert list(bodies) == ["lsst.prompt.prompt", "lsst.prompt.latency"]
+    body = bodies["lsst.prompt.prompt"]
+    record = body["records"][0]["value"]
+    schema = json.loads(body["value_schema"])
+    assert (schema["namespace"], schema["name"]) == ("lsst.prompt", "prompt")
+    assert fastavro.validate(record, fastavro.parse_schema(schema))
+    types = {field["name"]: field["type"] for field in schema["fields"]}
+    assert set(types) == set(record)
+    assert types["timestamp"] == types["run_timestamp"] == "double"
+    assert (types["n_dia_sources"], types["psf_fwhm"]) == ("int", "float")
+    # Identifiers of 64 bits go as text, and what could not be measured is left out.
+    assert record["visit"] == "3536546312300001"
+    assert record["tract"] == ""
+    assert "zero_point" not in record
+    assert uuid.UUID(record["id"])
+    assert sasquatch_records(metrics()) == bodies
+
+
+def test_metrics_of_the_same_visit_are_replaced(tmp_path):
+    folder, memory = FolderMetrics(objects.root(tmp_path)), MemoryMetrics()
+    better = metrics(measurements=(Measurement("prompt.n_dia_sources", 13),))
+    for sink in (folder, memory):
+        sink.send(metrics())
+        sink.send(better)
+    assert list(memory.metrics.values()) == [better]
+    name = "LATISS/20260315/3536546312300001_0.json"
+    assert json.loads((tmp_path / "verify" / name).read_text()) == verify_job(better)
+    stored = json.loads((tmp_path / "sasquatch/lsst.prompt.prompt" / name).read_text())
+    assert stored == sasquatch_records(better)["lsst.prompt.prompt"]
+
+
+def test_metrics_that_cannot_be_written_are_a_store_error(tmp_path):
+    (tmp_path / "verify").write_bytes(b"")
+    with pytest.raises(StoreError, match="verify"):
+        FolderMetrics(objects.root(tmp_path)).send(metrics())
+
+
+def test_a_metric_has_a_package():
+    with pytest.raises(ValueError, match=r"package\.metric"):
+        Measurement("lonely", 1.0)
+
+
+def decision(attempt=1):
+    info = DecisionInfo(
+        instrument="LATISS",
+        group="g#1",
+        detector=0,
+        day_obs=20260315,
+        exposure=2026031500001,
+        visit=5,
+        midpoint_mjd_tai=61115.0,
+        attempt=attempt,
+        pipeline="ApPipe",
+        alert_schema_id=1101,
+    )
+    rows = pd.DataFrame({"diaSourceId": np.array([ID + attempt], dtype=np.int64)})
+    return Decision(info, rows, rows, rows, ((ID, PACKET),))
+
+
+def test_the_first_decision_stands(tmp_path):
+    store = DecisionStore(objects.root(tmp_path))
+    visit = DetectorVisitKey("LATISS", "g#1", 0)
+    assert store.find(visit) is None
+    assert store.store(decision()) == decision()
+    assert store.store(decision(attempt=2)) == decision()
+    assert store.find(visit) == decision()
+    assert list(store.all()) == [decision()]

@@ -1,0 +1,188 @@
+"""A night from raws to alerts, on real files and databases."""
+
+import io
+import json
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from astropy.io import fits
+from lsst.daf.butler import Butler
+
+from prompt_processing.apdb.sql import SqlApdb
+from prompt_processing.config import Settings, shipped_pipelines
+from prompt_processing.delivery.archive import AlertArchive
+from prompt_processing.delivery.packets import decode
+from prompt_processing.domain import collections
+from prompt_processing.domain.outcome import Status
+from prompt_processing.instruments.skymap import SKYMAP
+from prompt_processing.objects import root
+from prompt_processing.web.collect import collect
+from support.nights import contents, copy_repository, decisions, play
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("night")]
+
+PROCESSING_TIMES = ["timeProcessedMjdTai"]
+
+
+def test_every_visit_is_processed_and_its_alerts_are_out(played):
+    repo, visits = played
+    assert [(visit.outcome.status, visit.outcome.flags) for visit in visits] == [(Status.PROCESSED, ())] * 2
+    assert all(visit.n_alerts > 0 and visit.latency_s > 0 for visit in visits)
+    archived = list(AlertArchive(root(Settings.load(repo).repository.alerts)).list_ids())
+    assert len(archived) == sum(visit.n_alerts for visit in visits)
+
+
+def test_bright_transients_are_found_where_and_as_bright_as_they_are(played, night):
+    repo, _ = played
+    assessment = collect(repo, night).assessment
+    assert assessment.n_bright >= 10
+    assert assessment.completeness_bright >= 0.9
+    assert assessment.astrometric_error_arcsec <= 0.1
+    assert abs(assessment.flux_bias) <= 0.05
+
+
+def test_an_alert_tells_what_the_apdb_holds_and_shows_three_cutouts(played):
+    repo, _ = played
+    places = Settings.load(repo).repository
+    archive, apdb = AlertArchive(root(places.alerts)), SqlApdb(places.apdb_url)
+    with_history = 0
+    for source_id in archive.list_ids():
+        alert = decode(archive.read(source_id))
+        rows = apdb.visit_sources(alert["diaSource"]["visit"], alert["diaSource"]["detector"])
+        row = rows[rows["diaSourceId"] == source_id].iloc[0]
+        assert alert["diaSource"]["psfFlux"] == pytest.approx(row["psfFlux"], nan_ok=True)
+        assert alert["diaObject"]["diaObjectId"] == row["diaObjectId"]
+        for name in ("cutoutScience", "cutoutTemplate", "cutoutDifference"):
+            with fits.open(io.BytesIO(alert[name])) as hdus:
+                assert hdus[0].data.shape[0] == hdus[0].data.shape[1] >= 30
+                assert hdus[0].header["CTYPE1"].startswith("RA---TAN")
+        with_history += bool(alert["prvDiaSources"])
+    assert with_history >= 3
+
+
+def test_products_are_in_the_central_butler_and_metrics_are_written(played):
+    repo, _ = played
+    places = Settings.load(repo).repository
+    with Butler.from_config(places.butler) as butler:
+        for name in ("preliminary_visit_image", "difference_image", "dia_source_apdb"):
+            assert len(butler.query_datasets(name, collections="LATISS/prompt/*", find_first=False)) == 2
+        ref = butler.query_datasets("difference_image", collections="LATISS/prompt/*", find_first=False)[0]
+        image = butler.get(ref)
+        assert image.unit == "nJy"
+        assert np.isfinite(image.masked_image.image).mean() > 0.9
+    jobs = [json.loads(path.read_text()) for path in Path(places.metrics, "verify").rglob("*.json")]
+    names = {item["metric"] for job in jobs for item in job["measurements"]}
+    assert {"preliminary_visit_summary.psf_fwhm", "alerts.time_since_shutter_close"} <= names
+    assert len(jobs) == 2
+
+
+def test_nothing_of_a_worker_is_left_behind(played):
+    repo, _ = played
+    assert [path.name for path in Path(Settings.load(repo).repository.work).rglob("*.yaml")] == []
+
+
+def test_playing_the_night_again_changes_nothing(played, night, tmp_path):
+    repo = copy_repository(played[0], tmp_path / "again")
+    files, rows = contents(repo), dump(repo)
+    visits, problems = play(repo, night)
+    assert problems == []
+    assert [visit.outcome.status for visit in visits] == [Status.PROCESSED] * 2
+    assert contents(repo) == files
+    assert dump(repo) == rows
+
+
+def test_another_repository_gets_equal_rows_and_packets(played, repo, night):
+    play(repo, night)
+    pairs = list(zip(decisions(played[0]), decisions(repo), strict=True))
+    assert len(pairs) == 2
+    for first, second in pairs:
+        assert first.info == second.info
+        for table in ("dia_source", "dia_object", "dia_forced_source"):
+            one, two = (
+                getattr(decision, table).drop(columns=PROCESSING_TIMES, errors="ignore")
+                for decision in (first, second)
+            )
+            pd.testing.assert_frame_equal(one, two, check_exact=True)
+        assert [without_times(data) for _, data in first.packets] == [
+            without_times(data) for _, data in second.packets
+        ]
+
+
+def without_times(packet):
+    """Return an alert without the times of processing."""
+
+    def strip(value):
+        if isinstance(value, dict):
+            return {key: strip(item) for key, item in value.items() if key not in PROCESSING_TIMES}
+        return [strip(item) for item in value] if isinstance(value, list) else value
+
+    return strip(decode(packet))
+
+
+def dump(repo):
+    """Return every row of every database of a repository."""
+    rows = {}
+    for file in sorted(repo.rglob("*.sqlite3")):
+        connection = sqlite3.connect(file)
+        rows[file.relative_to(repo).as_posix()] = list(connection.iterdump())
+        connection.close()
+    return rows
+
+
+def test_pipetask_gives_the_same_outputs_as_the_worker(played, tmp_path):
+    repo = tmp_path / "repo"
+    shutil.copytree(played[0], repo)
+    with Butler.from_config(repo) as butler:
+        ours = butler.query_datasets("difference_image", collections="LATISS/prompt/*", find_first=False)[0]
+    visit, detector = ours.dataId["visit"], ours.dataId["detector"]
+    command = [
+        str(Path(sys.executable).with_name("pipetask")), "run", "-b", str(repo),
+        "-p", str(shipped_pipelines() / "LATISS" / "ApPipe.yaml"),
+        "-i", f"{ours.run},{collections.defaults('LATISS')}", "--output-run", "u/test/pipetask",
+        "-d", f"instrument='LATISS' AND visit={visit} AND detector={detector} AND skymap='{SKYMAP.name}'",
+        "--register-dataset-types",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    with Butler.from_config(repo) as butler:
+        compared = 0
+        for name in TABLES + IMAGES + DICTS:
+            one, two = (
+                butler.get(name, instrument="LATISS", visit=visit, detector=detector, collections=run)
+                for run in (ours.run, "u/test/pipetask")
+            )
+            assert_same(name, one, two)
+            compared += 1
+    assert compared == len(TABLES + IMAGES + DICTS)
+
+
+TABLES = [
+    "single_visit_star", "dia_source_unfiltered", "dia_source_detector", "dia_source_apdb", "dia_object_apdb",
+    "dia_forced_source_apdb",
+]  # fmt: skip
+IMAGES = ["preliminary_visit_image", "template_detector", "difference_image"]
+DICTS = ["preliminary_visit_summary", "difference_image_metrics", "difference_kernel"]
+
+
+def assert_same(name, one, two):
+    if name in TABLES:
+        frames = [value if isinstance(value, pd.DataFrame) else value.to_pandas() for value in (one, two)]
+        pd.testing.assert_frame_equal(*frames, check_exact=True)
+    elif name in IMAGES:
+        for plane in ("image", "variance", "mask"):
+            np.testing.assert_array_equal(
+                getattr(one.masked_image, plane), getattr(two.masked_image, plane), err_msg=f"{name}.{plane}"
+            )
+        corners = np.array([[0.0, 0.0], [300.5, 200.25]])
+        np.testing.assert_array_equal(one.wcs.all_pix2world(corners, 0), two.wcs.all_pix2world(corners, 0))
+        assert one.info == two.info
+    else:
+        assert one.keys() == two.keys()
+        for key, value in one.items():
+            np.testing.assert_array_equal(value, two[key], err_msg=f"{name}.{key}")
