@@ -7,7 +7,7 @@ MAKEFLAGS += --no-builtin-rules
 
 VENV := .venv
 BIN := $(VENV)/bin
-# Where the demo's files go, and the seed of its sky.
+# Where the demo's files go, and the seed of its sky. Each step goes on where an earlier one was interrupted.
 DEMO ?= demo
 SEED ?= 1
 # Extra arguments of pytest, for example: make test PYTEST="-k alerts"
@@ -21,16 +21,18 @@ help:  ## Show the targets
 	    printf '  %-10s %s\n' $$name "$$text"; done
 	@echo "Variables: DEMO=folder and SEED=number for demo, PYTEST=\"arguments\" for test and test-fast."
 
-demo: $(DEMO)/repo.prepared  ## Simulate a night, prepare a repository, play the night, write a report
+demo: $(VENV)/installed  ## Simulate a night, prepare a repository, play the night, write a report
+	$(BIN)/prompt simulate night $(DEMO)/night --instrument LATISS --seed $(SEED) --visits 3 --size full
+	$(BIN)/prompt night prepare $(DEMO)/night --repo $(DEMO)/repo
 	$(BIN)/prompt night play $(DEMO)/night --repo $(DEMO)/repo
 	$(BIN)/prompt night report $(DEMO)/repo --night $(DEMO)/night --out $(DEMO)/report.html --json $(DEMO)/report.json
 	@echo "The page is at file://$(abspath $(DEMO)/report.html)"
 
 test: $(VENV)/dev.installed  ## Run all tests
-	$(BIN)/python -m pytest -n 2 $(PYTEST)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST)
 
 test-fast: $(VENV)/dev.installed  ## Run the tests that take a few seconds at most
-	$(BIN)/python -m pytest -n 2 -m "not slow" $(PYTEST)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow" $(PYTEST)
 
 lint: $(VENV)/dev.installed  ## Check style, types and layers
 	$(BIN)/ruff check
@@ -44,18 +46,6 @@ bench: $(VENV)/installed  ## Run the benchmarks that docs/performance.md quotes
 clean:  ## Remove the demo, caches and build files (the virtual environment stays: rm -rf .venv)
 	rm -rf demo dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
-
-# The marks beside the folders say that a step was finished: what was interrupted is done anew.
-$(DEMO)/night.simulated: | $(VENV)/installed
-	rm -rf $(DEMO)/night
-	mkdir -p $(DEMO)
-	$(BIN)/prompt simulate night $(DEMO)/night --instrument LATISS --seed $(SEED) --visits 3 --size full
-	touch $@
-
-$(DEMO)/repo.prepared: $(DEMO)/night.simulated
-	rm -rf $(DEMO)/repo
-	$(BIN)/prompt night prepare $(DEMO)/night --repo $(DEMO)/repo
-	touch $@
 
 # The virtual environment: made with uv if it is there, else with the newest Python that is found.
 $(BIN)/python:

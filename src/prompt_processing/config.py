@@ -110,9 +110,6 @@ class PipelineSettings(Section):
         description="Pipeline files, best first, looked for in the repository's folder `pipelines` and then "
         "among those of this package; the later ones are fall-backs",
     )
-    skymap: Annotated[str, Field(min_length=1)] = Field(
-        default="prompt_rings_v1", description="Name of the skymap on which templates are built"
-    )
 
     def paths(self, repo: Path) -> list[Path]:
         """Return the pipeline files, best first.

@@ -36,24 +36,19 @@ def moments(image: np.ndarray, x: float, y: float) -> galsim.hsm.ShapeData:
 
 
 def test_stars_are_where_the_true_wcs_says(night, charge, pointed):
-    checked = 0
+    offsets = []
     for row in pointed:
         stars = Table.read(night / "truth" / row["obs_id"] / "stars.ecsv")
-        wcs = read_wcs(night, row["obs_id"])
-        x, y = wcs.all_world2pix(stars["ra"], stars["dec"], 0)
-        assert np.allclose(x, stars["x"], atol=1e-3)
-        assert np.allclose(y, stars["y"], atol=1e-3)
-        image = charge(row["obs_id"])
-        offsets = []
+        image, wcs = charge(row["obs_id"]), read_wcs(night, row["obs_id"])
         for star in bright_isolated(stars, image.shape):
             found = moments(image, star["x"], star["y"])
+            x, y = wcs.all_world2pix(star["ra"], star["dec"], 0)
             if found.error_message == "":
-                offsets.append(
-                    np.hypot(found.moments_centroid.x - star["x"], found.moments_centroid.y - star["y"])
-                )
-        assert np.max(offsets) < 0.1
-        checked += len(offsets)
-    assert checked >= 20
+                offsets.append((found.moments_centroid.x - x, found.moments_centroid.y - y))
+    assert len(offsets) >= 50
+    # Neighbours pull at single stars, but they do so in all directions.
+    assert np.median(np.hypot(*np.transpose(offsets))) < 0.1
+    assert np.abs(np.median(offsets, axis=0)).max() < 0.02
 
 
 def test_stars_have_the_true_flux(night, charge, pointed, exposures):
@@ -61,18 +56,19 @@ def test_stars_have_the_true_flux(night, charge, pointed, exposures):
     flat = exposures[exposures["kind"] == "flat"][-1]
     response = charge(flat["obs_id"]) / flat["flat_electrons"]
     stars = Table.read(night / "truth" / row["obs_id"] / "stars.ecsv")
-    image = charge(row["obs_id"]) / response
+    image, psf = charge(row["obs_id"]) / response, read_psf(night, row["obs_id"])
     ratios = []
     for star in bright_isolated(stars, image.shape):
         x, y = round(star["x"]), round(star["y"])
-        stamp = image[y - 25 : y + 26, x - 25 : x + 26]
-        sky = np.median(np.concatenate([stamp[0], stamp[-1], stamp[:, 0], stamp[:, -1]]))
-        inside = np.hypot(*np.mgrid[-25:26, -25:26]) < 25
-        ratios.append((stamp - sky)[inside].sum() / star["electrons"])
+        data = image[y - 15 : y + 16, x - 15 : x + 16]
+        stamp = galsim.ImageD(31, 31, scale=1.0)
+        offset = galsim.PositionD(star["x"] - x, star["y"] - y)
+        psf.profile(star["x"], star["y"]).drawImage(stamp, method="no_pixel", offset=offset)
+        terms = np.stack([stamp.array.ravel(), np.ones(data.size)], axis=1)
+        ratios.append(np.linalg.lstsq(terms, data.ravel())[0][0] / star["electrons"])
         assert star["electrons"] == pytest.approx(star["flux"] * row["electron_per_njy"])
         assert star["mag"] == pytest.approx(31.4 - 2.5 * np.log10(star["flux"]))
-    # The wings outside the circle are missing.
-    assert np.median(ratios) == pytest.approx(0.98, abs=0.02)
+    assert np.median(ratios) == pytest.approx(1.0, abs=0.02)
 
 
 def test_psf_varies_as_the_truth_says(night, charge, pointed):

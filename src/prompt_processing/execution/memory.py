@@ -5,6 +5,7 @@ from typing import Any
 
 from lsst.daf.butler import (
     Butler,
+    ButlerMetrics,
     DatasetId,
     DatasetProvenance,
     DatasetRef,
@@ -27,6 +28,7 @@ class MemoryButler(LimitedButler):
     """
 
     def __init__(self, source: Butler) -> None:
+        self._metrics = ButlerMetrics()
         self._source = source
         self._objects: dict[DatasetId, Any] = {}
         self._refs: dict[DatasetId, DatasetRef] = {}

@@ -137,7 +137,7 @@ def assemble[T: np.generic](amplifiers: Sequence[Amplifier], values: Sequence[ND
     for amplifier, value in zip(amplifiers, values, strict=True):
         if value.shape != _size(amplifier.detector):
             raise HeaderError(
-                f"amplifier {amplifier.name}: {value.shape} pixels for a section of {_size(amplifier.detector)}"
+                f"amplifier {amplifier.name}: {value.shape} pixels for {_size(amplifier.detector)}"
             )
         image[amplifier.detector] = orient(amplifier, value)
     return image

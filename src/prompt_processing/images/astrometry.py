@@ -80,8 +80,8 @@ def initial_wcs(
     Notes
     -----
     LATISS pixels in the order of DETSEC are the y-mirror of the camera's axes, so
-    ``CD = s [[cos R, -sin R], [-sin R, -cos R]]``: the position angle of +y is ROTPA + 180 deg, with the sky's
-    ordinary parity.
+    ``CD = s [[cos R, -sin R], [-sin R, -cos R]]``: the position angle of +y is ROTPA + 180 deg, with the
+    sky's ordinary parity.
     """
     angle = np.radians(rotation)
     matrix = np.array([[np.cos(angle), -np.sin(angle)], [-np.sin(angle), -np.cos(angle)]])
@@ -114,7 +114,7 @@ def _make_wcs(
 def _project(
     ra: NDArray[np.float64], dec: NDArray[np.float64], ra0: float, dec0: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return gnomonic coordinates (xi, eta) [deg] about a point; NaN beyond 80 deg (Calabretta & Greisen 2002)."""
+    """Return gnomonic coordinates (xi, eta) [deg] about a point; NaN beyond 80 deg (FITS WCS paper II)."""
     delta, dec, dec0 = np.radians(ra - ra0), np.radians(dec), np.radians(dec0)
     cosine = np.sin(dec) * np.sin(dec0) + np.cos(dec) * np.cos(dec0) * np.cos(delta)
     cosine = np.where(cosine > 0.17, cosine, np.nan)
@@ -199,7 +199,7 @@ def _scale(wcs: WCS) -> float:
 def _predict(
     refcat: Table, predicted: WCS, shape: tuple[int, int]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return catalogue rows near the field, brightest first, and where they are expected from the centre [pixel]."""
+    """Return catalogue rows near the field, brightest first, and the places predicted for them [pixel]."""
     ra, dec = np.asarray(refcat["ra"], dtype=np.float64), np.asarray(refcat["dec"], dtype=np.float64)
     magnitude = np.asarray(refcat["mag"], dtype=np.float64)
     offsets = np.column_stack(_project(ra, dec, *predicted.wcs.crval))
@@ -209,8 +209,8 @@ def _predict(
     rows = np.nonzero(np.hypot(*expected.T) < radius)[0]
     if rows.size < MIN_MATCHES:
         raise AstrometryError(
-            f"the reference catalogue does not overlap the field: {rows.size} of its {len(refcat)} stars lie within "
-            f"{60 * radius * _scale(predicted):.1f} arcmin of {_describe(predicted)}"
+            f"the reference catalogue does not overlap the field: {rows.size} of its {len(refcat)} stars lie "
+            f"within {60 * radius * _scale(predicted):.1f} arcmin of {_describe(predicted)}"
         )
     rows = rows[np.argsort(np.nan_to_num(magnitude[rows], nan=99.0), kind="stable")]
     return rows, expected[rows]

@@ -18,7 +18,8 @@ _CLIP = 5.0
 """Pixels farther than this many standard deviations are cosmic rays or defects."""
 _MANY_FRAMES = 10
 """From so many frames on, two values are dropped at either end instead of one."""
-_MESH = 64
+_MESH = 32
+"""Cells of the surface that a pixel is compared with [pixel]: vignetting must be smooth over them."""
 _HOT_SIGMAS = 8.0
 _RESPONSE_LIMITS = (0.8, 1.25)
 """Response of a good pixel relative to its surroundings."""
@@ -259,7 +260,7 @@ def photon_transfer(
         noise = variance / count
         if not (excess > 0 and np.isfinite(noise) and noise > 0 and excess > 2 * noise):
             raise ScienceError(
-                f"amplifier {name}: the flats' variance is not above the read noise ({np.sqrt(noise):.1f} adu)"
+                f"amplifier {name}: the flats vary no more than the read noise ({np.sqrt(noise):.1f} adu)"
             )
         gain = float(signal / excess)
         result[name] = AmplifierNoise(gain, gain * float(np.sqrt(noise)))

@@ -20,8 +20,8 @@ _KEPT: Final = np.uint16(MaskPlane.SAT | MaskPlane.SUSPECT)
 def coadd(images: Sequence[MaskedImage]) -> MaskedImage:
     """Return the mean of images of one grid, weighted by inverse variance, without what is in one only.
 
-    With three or more values at a pixel, one that is far above or below their median is left out: a cosmic ray,
-    a satellite, a transient or a moving object. Pixels that are unusable in one image come from the others.
+    With three or more values at a pixel, one that is far above or below their median is left out: a cosmic
+    ray, a satellite, a transient or a moving object. Pixels that are unusable in one image come from the others.
 
     Parameters
     ----------

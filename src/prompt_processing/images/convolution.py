@@ -37,8 +37,8 @@ def convolve_sum(
 ) -> NDArray[np.float32]:
     """Convolve with several kernels and add the results, each times a factor that varies over the image.
 
-    This is the exact convolution with a kernel that is a sum of constant kernels with coefficients which depend
-    on the position of the result: one forward transform and one inverse transform for each kernel.
+    This is the exact convolution with a kernel that is a sum of constant kernels with coefficients which
+    depend on the position of the result: one forward transform and one inverse transform for each kernel.
 
     Parameters
     ----------

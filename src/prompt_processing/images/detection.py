@@ -191,9 +191,9 @@ def detect_sources(masked: MaskedImage, *, fwhm: float, threshold: float = 5.0) 
     Returns
     -------
     sources
-        One row per source, brightest first: ``x``, ``y`` [pixel], ``flux`` (as a star, in the unit of the
-        image), ``snr`` (at the peak), ``n_pixels``, ``a``, ``b`` [pixel, of the filtered image], ``flags``
-        (the mask bits found within half a FWHM of the peak).
+        One row per source, brightest first: ``x``, ``y`` [pixel], ``flux`` (as a Gaussian, in the unit of
+        the image: 20 % low for a star with wings), ``snr`` (at the peak), ``n_pixels``, ``a``, ``b`` [pixel,
+        of the filtered image], ``flags`` (the mask bits found within half a FWHM of the peak).
 
     Raises
     ------

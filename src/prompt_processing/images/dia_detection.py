@@ -22,9 +22,10 @@ _NO_PEAK: Final = np.uint16(MaskPlane.NO_DATA | MaskPlane.EDGE)
 def detect(difference: MaskedImage, psf: PsfModel, threshold: float = 5.0) -> Table:
     """Find positive and negative point-like sources on a difference image.
 
-    The matched filter is the PSF at the centre of the image. The significance of a pixel is the filtered value over
-    its noise from the variance plane, divided by the robust standard deviation that this ratio has over the image:
-    a variance plane that is a few per cent off does not change the number of false detections.
+    The matched filter is the PSF at the centre of the image. The significance of a pixel is the filtered
+    value over its noise from the variance plane, divided by the robust standard deviation that this ratio
+    has over the image: a variance plane that is a few per cent off does not change the number of false
+    detections.
 
     Parameters
     ----------
@@ -39,24 +40,25 @@ def detect(difference: MaskedImage, psf: PsfModel, threshold: float = 5.0) -> Ta
     Returns
     -------
     Table
-        One row per peak, ordered by y, then x: ``x``, ``y`` (pixel of the peak, int64), ``snr`` (positive; the
-        rescaled significance), ``is_negative``, ``bbox_size`` (side in pixels of the square that holds the connected
-        pixels above the threshold). ``meta["snr_std"]`` is the standard deviation that was divided by.
-        Pixels of `UNUSABLE` planes do not contribute; there are no peaks on ``NO_DATA`` or ``EDGE``.
+        One row per peak, ordered by y, then x: ``x``, ``y`` (pixel of the peak, int64), ``snr`` (positive;
+        the rescaled significance), ``is_negative``, ``bbox_size`` (side in pixels of the square that holds
+        the connected pixels above the threshold). ``meta["snr_std"]`` is the standard deviation that was
+        divided by. Pixels of `UNUSABLE` planes do not contribute; there are no peaks on ``NO_DATA`` or
+        ``EDGE``.
     """
     significance, spread = significance_map(difference, psf)
     allowed = (difference.mask & _NO_PEAK) == 0
     merge = MERGE_RADIUS * psf.fwhm(difference.shape[1] / 2, difference.shape[0] / 2)
     difference.mask &= ~np.uint16(MaskPlane.DETECTED | MaskPlane.DETECTED_NEGATIVE)
     rows = []
-    for is_negative, plane in ((False, MaskPlane.DETECTED), (True, MaskPlane.DETECTED_NEGATIVE)):
-        signed = -significance if is_negative else significance
+    for negative, plane in ((False, MaskPlane.DETECTED), (True, MaskPlane.DETECTED_NEGATIVE)):
+        signed = -significance if negative else significance
         above = signed > threshold
         difference.mask[above] |= np.uint16(plane)
         y, x = _peaks(signed, allowed, threshold)
         kept = _strongest(x, y, signed[y, x], merge)
         y, x = y[kept], x[kept]
-        rows.append((x, y, signed[y, x], np.full(len(x), is_negative), _box_sizes(above, x, y)))
+        rows.append((x, y, signed[y, x], np.full(len(x), negative), _box_sizes(above, x, y)))
     x, y, snr, is_negative, size = (np.concatenate(columns) for columns in zip(*rows, strict=True))
     order = np.lexsort((is_negative, x, y))
     table = Table(
@@ -89,11 +91,12 @@ def significance_map(difference: MaskedImage, psf: PsfModel) -> tuple[NDArray[np
     """
     stamp = psf.at(difference.shape[1] / 2, difference.shape[0] / 2)
     unusable = (difference.mask & np.uint16(UNUSABLE)) != 0
-    # The noise of unusable pixels stays in the sum: next to them there is less signal, and so less significance.
+    # The noise of unusable pixels stays in the sum: next to them is less signal, so less significance.
     signal = convolve(np.where(unusable, np.float32(0.0), difference.image), stamp[::-1, ::-1])
     noise = convolve(difference.variance, stamp[::-1, ::-1] ** 2)
     floor = np.float32(1e-3 * float(np.median(noise[::7, ::7])))  # where there are no data at all
-    significance = signal / np.sqrt(np.maximum(noise, max(floor, np.finfo(np.float32).tiny)))
+    lowest = np.float32(max(floor, np.finfo(np.float32).tiny))
+    significance: NDArray[np.float32] = signal / np.sqrt(np.maximum(noise, lowest))
     sample = significance[::3, ::3][~unusable[::3, ::3]]
     if sample.size == 0:
         return np.zeros_like(significance), 1.0
@@ -114,9 +117,7 @@ def _peaks(
 
 
 @numba.njit(cache=True, nogil=True)
-def _is_peak(
-    values: NDArray[np.float32], ys: NDArray[np.int64], xs: NDArray[np.int64]
-) -> NDArray[np.bool_]:
+def _is_peak(values: NDArray[np.float32], ys: NDArray[np.int64], xs: NDArray[np.int64]) -> NDArray[np.bool_]:
     ny, nx = values.shape
     result = np.ones(len(ys), dtype=np.bool_)
     for n in range(len(ys)):

@@ -33,8 +33,8 @@ def overscan_level(amplifier: Amplifier) -> NDArray[np.float64]:
 
     Each row is averaged over the middle half of its sorted values: as robust as a median where a few columns
     are wrong, without its steps on whole numbers. The first columns are left out where there are enough,
-    because charge that was deferred lands there. A running median then removes rows that a bleeding star
-    reached, and a quadratic Savitzky-Golay filter leaves only the slow drift.
+    because charge that was deferred lands there. Rows far from the running median, which a bleeding star
+    reached, are replaced by it, and a quadratic Savitzky-Golay filter leaves only the slow drift.
 
     Parameters
     ----------
@@ -60,7 +60,9 @@ def overscan_level(amplifier: Amplifier) -> NDArray[np.float64]:
     window = min(_SMOOTHING_ROWS, rows.size // 2 * 2 - 1)
     if window < 5:
         return np.full(rows.size, np.median(rows))
-    rows = median_filter(rows, size=window // 4 * 2 + 1, mode="nearest")
+    median = median_filter(rows, size=window // 4 * 2 + 1, mode="nearest")
+    spread = 1.4826 * float(np.median(np.abs(rows - median)))
+    rows = np.where(np.abs(rows - median) > 5.0 * max(spread, 0.1), median, rows)
     return np.asarray(savgol_filter(rows, window, 2, mode="interp"))
 
 

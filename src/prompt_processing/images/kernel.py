@@ -35,7 +35,7 @@ RELATIVE_ERROR: Final = 0.002
 """Error of a pixel in units of its value that is added in quadrature to its noise: what no smooth kernel can
 model (local astrometric errors, detector effects) must not let a few bright stars decide the fit."""
 RELATIVE_EIGENVALUE: Final = 1e-11
-"""Directions of the parameter space whose eigenvalue is smaller than this share of the largest are left out."""
+"""Directions in parameter space whose eigenvalue is a smaller share of the largest are left out."""
 CLIP: Final = 4.0
 """Stamps whose chi2 per pixel is this many robust standard deviations above the median are left out ..."""
 MODEL_ERROR: Final = 0.02
@@ -53,8 +53,8 @@ def exponents(order: int) -> list[tuple[int, int]]:
 class MatchingKernel:
     """A convolution kernel whose every pixel is a polynomial of the position in the image.
 
-    ``kernel(x, y) = sum_k planes[k] * u**i_k * v**j_k`` with ``u = 2 x / nx - 1``, ``v = 2 y / ny - 1`` and the
-    order of terms of `~.psf.polynomial_terms`.
+    ``kernel(x, y) = sum_k planes[k] * u**i_k * v**j_k`` with ``u = 2 x / nx - 1``, ``v = 2 y / ny - 1`` and
+    the order of terms of `~.psf.polynomial_terms`.
     """
 
     planes: NDArray[np.float64]
@@ -71,10 +71,18 @@ class MatchingKernel:
     def factor(
         self, k: int, y: NDArray[np.float64], x: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the factor of plane ``k`` in rows ``y`` and in columns ``x``: at a pixel it is their product."""
+        """Return the factors of plane ``k`` in rows ``y`` and in columns ``x``; they are to be multiplied."""
         i, j = exponents(self.order)[k]
         ny, nx = self.shape
         return (2.0 * y / ny - 1.0) ** j, (2.0 * x / nx - 1.0) ** i
+
+    def to_arrays(self) -> dict[str, NDArray[np.float64]]:
+        """Return all that defines the kernel: ``planes``, ``order`` (one element) and ``shape`` (ny, nx)."""
+        return {
+            "planes": self.planes,
+            "order": np.array([float(self.order)]),
+            "shape": np.array(self.shape, float),
+        }
 
     @property
     def central(self) -> NDArray[np.float64]:
@@ -216,7 +224,8 @@ def fit_kernel(
         kept = filled & (chi2 <= limit + forgiven)
         if kept.sum() < (1.0 - MAX_CLIPPED_SHARE) * filled.sum():
             raise SubtractionError(
-                f"the kernel fits only {kept.sum()} of {filled.sum()} stamps: template and science image differ"
+                f"the kernel fits only {kept.sum()} of {filled.sum()} stamps: "
+                "template and science image differ"
             )
         if np.array_equal(kept, used):
             break
@@ -236,7 +245,8 @@ def _solve(
     """Solve for the coefficients of all basis functions in all spatial terms.
 
     The sum of the kernel (function 0) may vary linearly at most. Directions which the stamps do not constrain
-    are left out (pseudo-inverse of the matrix scaled to unit diagonal), so that few stamps still give a kernel.
+    are left out (pseudo-inverse of the matrix scaled to unit diagonal), so that few stamps still give a
+    kernel.
 
     Returns
     -------
@@ -304,7 +314,7 @@ def _cut(image: NDArray[np.float32], x0: int, y0: int, out: NDArray[np.float64])
 
 
 @numba.njit(cache=True, nogil=True)
-def _data_and_weight(  # noqa: PLR0917 - compiled, takes positions only
+def _data_and_weight(
     image: NDArray[np.float32],
     variance: NDArray[np.float32],
     template_variance: NDArray[np.float32],
@@ -327,7 +337,7 @@ def _data_and_weight(  # noqa: PLR0917 - compiled, takes positions only
 
 
 @numba.njit(cache=True, nogil=True)
-def _convolve_separable(  # noqa: PLR0917 - compiled, takes positions only
+def _convolve_separable(
     cut: NDArray[np.float64],
     filters: NDArray[np.float64],
     reach: NDArray[np.int64],
@@ -335,7 +345,7 @@ def _convolve_separable(  # noqa: PLR0917 - compiled, takes positions only
     column: NDArray[np.int64],
     out: NDArray[np.float64],
 ) -> None:
-    """Convolve a cut with each function (not recombined); the results are smaller than the cut by the kernel."""
+    """Convolve a cut with each function (not recombined); results are smaller by the kernel."""
     n_filters, taps = filters.shape
     half = taps // 2
     size = out.shape[1]

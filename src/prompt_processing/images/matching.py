@@ -51,7 +51,7 @@ def _vote(
     reach: float,
     peaks: NDArray[np.float64],
 ) -> None:
-    """Fill ``peaks`` with (votes, angle, dx, dy) of the best cells over all angles, best first, one per angle.
+    """Fill ``peaks`` with (votes, angle, dx, dy) of the best cells, best first, one per angle.
 
     A cell's votes include its right, upper and upper right neighbours: a true offset near a border is not
     split.
@@ -213,7 +213,7 @@ def _map(
     target: NDArray[np.float64],
     shape: tuple[int, int],
 ) -> NDArray[np.float64]:
-    """Return places moved by the smooth mapping that takes source to target: shift, similarity or polynomial."""
+    """Return places moved by the smooth mapping that takes source to target: similarity or polynomial."""
     n = source.shape[0]
     if n < 10:
         design = np.column_stack([source @ np.array([1.0, 1j]), np.ones(n)])

@@ -36,8 +36,8 @@ def polynomial_terms(x: ArrayLike, y: ArrayLike, shape: tuple[int, int], order: 
 class PsfModel:
     """A PSF whose every pixel is a polynomial of the position in the image.
 
-    ``psf(x, y) = sum_k coefficients[k] * term_k(u, v)`` with ``u = 2 x / nx - 1``, ``v = 2 y / ny - 1`` and the
-    terms ``u**i v**j``, ``i + j <= order``, in the order of `polynomial_terms`.
+    ``psf(x, y) = sum_k coefficients[k] * term_k(u, v)`` with ``u = 2 x / nx - 1``, ``v = 2 y / ny - 1`` and
+    the terms ``u**i v**j``, ``i + j <= order``, in the order of `polynomial_terms`.
     """
 
     coefficients: NDArray[np.float64]

@@ -16,8 +16,8 @@ from prompt_processing.images.psf import PsfModel, polynomial_terms
 from prompt_processing.images.psf_kernels import PADDING, lagrange_weights, shift_stamp
 from prompt_processing.images.psf_stars import MIN_STARS
 
-_STARS_PER_TERM = 4
-"""Stars per term of the polynomial in position, and per order of it: 12 stars for a plane, 48 for order 2."""
+_STARS_PER_TERM = 7
+"""Stars per term of the polynomial in position, and per order of it: 21 stars for a plane, 84 for order 2."""
 _STAMP_FWHMS = 2.8
 """Half width of a stamp [FWHM]; with 9 pixels it is 25."""
 _MODEL_ERROR = 0.02
@@ -331,7 +331,7 @@ def _term_rows(order: int, highest: int) -> list[int]:
 def _solve_pixels(
     terms: NDArray[np.float64], values: NDArray[np.float64], weights: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Solve the weighted least squares of every pixel; higher terms are damped where a pixel has few stars."""
+    """Solve the weighted least squares of every pixel; higher terms are damped where stars are few."""
     n_terms, n_stars = terms.shape
     size = values.shape[1]
     coefficients = np.zeros((n_terms, size, size))

@@ -15,8 +15,8 @@ PADDING = 8
 def lagrange_weights(s: float, weights: NDArray[np.float64], slopes: NDArray[np.float64]) -> None:
     """Write the weights of 7-point Lagrange interpolation and their derivatives.
 
-    ``f(s) = sum_k weights[k] f(k - 3)``. Exact for polynomials of degree 6: sum, centroid and second moments of
-    what is shifted are kept.
+    ``f(s) = sum_k weights[k] f(k - 3)``. Exact for polynomials of degree 6: sum, centroid and second moments
+    of what is shifted are kept.
 
     Parameters
     ----------
@@ -204,7 +204,7 @@ def _render_planes(
     work: NDArray[np.float64],
     planes: NDArray[np.float64],
 ) -> None:
-    """Write the PSF of a star at an offset from the middle pixel, and its derivatives in the star's x and y."""
+    """Write the PSF of a star at an offset from the middle pixel, and its derivatives in x and y."""
     n = planes.shape[1]
     wx, gx, wy, gy = np.empty(_TAPS), np.empty(_TAPS), np.empty(_TAPS), np.empty(_TAPS)
     whole_x, whole_y = int(np.floor(offset_x + 0.5)), int(np.floor(offset_y + 0.5))

@@ -58,7 +58,8 @@ def select_stars(masked: MaskedImage, sources: Table, *, fwhm: float) -> NDArray
             break
     if candidates.size < MIN_STARS:
         raise PsfError(
-            f"{candidates.size} of {len(sources)} sources are bright, unsaturated and alone: {MIN_STARS} are needed"
+            f"{candidates.size} of {len(sources)} sources are bright, unsaturated and alone: "
+            f"{MIN_STARS} are needed"
         )
     size = _concentration(masked, x[candidates], y[candidates], fwhm)
     stars = candidates[_follow_size(size, x[candidates], y[candidates], snr[candidates], masked.shape)]
@@ -81,7 +82,7 @@ def _has_near_neighbour(
 def _concentration(
     masked: MaskedImage, x: NDArray[np.float64], y: NDArray[np.float64], fwhm: float
 ) -> NDArray[np.float64]:
-    """Return the magnitude difference of a small and a large circle about the refined centres; NaN if masked."""
+    """Return the magnitude of a small less that of a large circle about the centres; NaN if masked."""
     image = np.ascontiguousarray(masked.image)
     unusable = (masked.mask & np.uint16(UNUSABLE)) != 0
     xw, yw, _ = sep.winpos(image, x, y, fwhm / FWHM_PER_SIGMA, mask=unusable)

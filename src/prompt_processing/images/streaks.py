@@ -38,7 +38,7 @@ PROFILE_FLOOR: Final = 0.1
 
 @dataclass(slots=True, frozen=True)
 class _Line:
-    """Points with ``x cos(angle) + y sin(angle) = distance`` and ``first <= y cos - x sin <= last``, in pixels."""
+    """Points with ``x cos(angle) + y sin(angle) = distance``, ``first <= y cos - x sin <= last`` [pixel]."""
 
     angle: float
     distance: float
@@ -52,14 +52,15 @@ def mask_streaks(difference: MaskedImage) -> int:
     Parameters
     ----------
     difference
-        Difference image with white noise; pixels of `UNUSABLE` planes and ``SUSPECT`` ones (the surroundings of bright
-        stars) do not take part in the search. ``STREAK`` bits that are already set stay.
+        Difference image with white noise; pixels of `UNUSABLE` planes and ``SUSPECT`` ones (the
+        surroundings of bright stars) do not take part in the search. ``STREAK`` bits that are already set
+        stay.
 
     Returns
     -------
     int
-        Number of trails found. A trail is straight and at least 12 % of the image's diagonal and 240 px long; it may
-        be positive (science image) or negative (template).
+        Number of trails found. A trail is straight and at least 12 % of the image's diagonal and 240 px
+        long; it may be positive (science image) or negative (template).
     """
     left_out = np.uint16(UNUSABLE | MaskPlane.SUSPECT | MaskPlane.SAT_TEMPLATE)
     significance, counts = _significance(difference.image, difference.variance, difference.mask & left_out)
@@ -117,7 +118,7 @@ def _bin(significance: NDArray[np.float32], used: NDArray[np.bool_]) -> NDArray[
 def _strongest_line(
     hits: NDArray[np.float64], valid: NDArray[np.bool_]
 ) -> tuple[_Line | None, NDArray[np.float64]]:
-    """Return the line that most hits lie on, if they fill a long piece of it, and the hits that are not on it."""
+    """Return the line that most hits lie on, if they fill a long piece of it, and all other hits."""
     diagonal = float(np.hypot(*valid.shape))
     least = max(MIN_BLOCKS, MIN_LENGTH * diagonal)
     if len(hits) < MIN_FILLING * least:
@@ -156,13 +157,11 @@ def _vote(hits: NDArray[np.float64], angles: NDArray[np.float64], offset: int) -
     return votes
 
 
-def _longest_run(
-    steps: NDArray[np.float64], hit: NDArray[np.bool_], least: float
-) -> tuple[float, float]:
+def _longest_run(steps: NDArray[np.float64], hit: NDArray[np.bool_], least: float) -> tuple[float, float]:
     """Return first and last of the longest run of hits; both 0 if it is too short or too thin.
 
-    ``steps`` are the ascending positions along the line that could be a hit: masked ones neither break nor thin
-    a run.
+    ``steps`` are the ascending positions along the line that could be a hit: masked ones neither break nor
+    thin a run.
     """
     places = np.flatnonzero(hit)
     if places.size == 0:
@@ -208,7 +207,7 @@ def _refine(significance: NDArray[np.float32], line: _Line) -> _Line:
 
 
 @numba.njit(cache=True, nogil=True)
-def _centroids(  # noqa: PLR0917 - compiled, takes positions only
+def _centroids(
     significance: NDArray[np.float32],
     angle: float,
     distance: float,
@@ -247,7 +246,7 @@ def _half_width(significance: NDArray[np.float32], used: NDArray[np.bool_], line
 
 
 @numba.njit(cache=True, nogil=True)
-def _profile(  # noqa: PLR0917 - compiled, takes positions only
+def _profile(
     significance: NDArray[np.float32],
     used: NDArray[np.bool_],
     angle: float,
@@ -286,7 +285,7 @@ def _mark(mask: NDArray[np.uint16], line: _Line, half_width: int) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def _mark_pixels(  # noqa: PLR0917 - compiled, takes positions only
+def _mark_pixels(
     mask: NDArray[np.uint16],
     angle: float,
     distance: float,

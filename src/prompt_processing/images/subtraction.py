@@ -18,14 +18,15 @@ from prompt_processing.images.psf import PsfModel
 
 MAX_STAMPS: Final = 350
 CELLS: Final = 16
-"""The brightest star in each of ``CELLS x CELLS`` cells gets a stamp first, so that stamps cover the image."""
+"""The brightest star in each of ``CELLS x CELLS`` cells gets a stamp first, so that stamps cover the
+image."""
 BACKGROUND_MESH: Final = 256
 """Mesh of the background that is removed from the difference, in pixels."""
 REACH_SHARE: Final = 0.02
 """A bad template pixel spoils the distance beyond which less than this share of the kernel lies."""
 BRIGHT: Final = 500.0
-"""Where the template is brighter than this many standard deviations of the sky's noise, no kernel is good enough
-for the rest to be noise: ``SUSPECT``, spread over the kernel. The same around saturated pixels."""
+"""Where the template is brighter than this many standard deviations of the sky's noise, no kernel is good
+enough for the rest to be noise: ``SUSPECT``, spread over the kernel. The same around saturated pixels."""
 _DECORRELATION_GRID: Final = 128
 
 
@@ -36,10 +37,11 @@ class Subtraction:
     difference: MaskedImage
     """Science minus matched template, background removed, noise white; unit of the inputs."""
     psf: PsfModel
-    """PSF of the difference, of sum 1 like the science PSF: fluxes fitted with it are those of the science image."""
+    """PSF of the difference, of sum 1 like the science PSF: fluxes fitted with it are those of the science
+    image."""
     matched_template: MaskedImage
-    """The template with the PSF of the science image. Its variance is that of white noise of equal power on the
-    scale of a PSF; the noise of neighbouring pixels is correlated."""
+    """The template with the PSF of the science image. Its variance is that of white noise of equal power on
+    the scale of a PSF; the noise of neighbouring pixels is correlated."""
     kernel: MatchingKernel
     metrics: dict[str, float]
     """``kernel_sum``, ``stamps``, ``stamps_used``, ``kernel_chi2``, ``kernel_rank``, ``kernel_parameters``,
@@ -88,7 +90,9 @@ def subtract(
     usable = _usable(science, template, round(fwhm))
     stamps = select_stamps(x, y, flux, usable)
     if stamps.size == 0:
-        raise SubtractionError(f"none of the {len(x)} stars lies on pixels that both images can be compared on")
+        raise SubtractionError(
+            f"none of the {len(x)} stars lies on pixels that both images can be compared on"
+        )
     fit = fit_kernel(science, template, usable, x[stamps], y[stamps], fwhm=fwhm)
     kernel = fit.kernel
     model = convolve_sum(template.image, kernel.planes, kernel.factor)
@@ -139,7 +143,10 @@ def select_stamps(
     ix, iy = np.rint(x).astype(np.int64), np.rint(y).astype(np.int64)
     inside = (ix >= 2) & (iy >= 2) & (ix < nx - 2) & (iy < ny - 2) & (flux > 0)
     good = np.array(
-        [ok and bool(usable[j - 2 : j + 3, i - 2 : i + 3].all()) for ok, i, j in zip(inside, ix, iy, strict=True)],
+        [
+            ok and bool(usable[j - 2 : j + 3, i - 2 : i + 3].all())
+            for ok, i, j in zip(inside, ix, iy, strict=True)
+        ],
         dtype=bool,
     )
     candidates = np.flatnonzero(good)
@@ -184,7 +191,7 @@ def decorrelation_kernel(
 
 
 def kernel_reach(kernel: NDArray[np.float64]) -> int:
-    """Return the distance from the centre beyond which less than `REACH_SHARE` of ``|kernel|`` lies, in pixels."""
+    """Return the distance [pixel] beyond which less than `REACH_SHARE` of the absolute kernel lies."""
     half = kernel.shape[0] // 2
     offsets = np.abs(np.arange(-half, half + 1))
     distance = np.maximum(offsets[:, np.newaxis], offsets[np.newaxis, :])

@@ -214,7 +214,7 @@ def _weighted_sum(
 
 
 @numba.njit(cache=True, nogil=True)
-def _partial_sum(  # noqa: PLR0917 - compiled, takes positions only
+def _partial_sum(
     image: NDArray[np.float32],
     mask: NDArray[np.uint16],
     left: int,
@@ -262,7 +262,7 @@ def _nearest_four(
 
 
 @numba.njit(cache=True, nogil=True)
-def _resample(  # noqa: PLR0917 - compiled, takes positions only
+def _resample(
     image: NDArray[np.float32],
     variance: NDArray[np.float32],
     mask: NDArray[np.uint16],

@@ -36,6 +36,7 @@ def prepare_butler(butler: Butler) -> None:
 def _register_collections(butler: Butler, instrument: str) -> None:
     """Register the collections from which pipelines take their inputs."""
     butler.collections.register(collections.raws(instrument), CollectionType.RUN)
+    butler.collections.register(collections.template_epochs(instrument), CollectionType.RUN)
     butler.collections.register(collections.calibs(instrument), CollectionType.CALIBRATION)
     for chain in (collections.REFCATS, collections.templates(instrument), collections.defaults(instrument)):
         butler.collections.register(chain, CollectionType.CHAINED)

@@ -91,6 +91,7 @@ DATASET_TYPES: Final[dict[str, DatasetKind]] = {
     "preliminary_visit_summary": DatasetKind(_VISIT, "JsonDict"),
     "single_visit_star": DatasetKind(_VISIT, "ArrowAstropy"),
     "template_detector": DatasetKind(_VISIT, "PromptExposure"),
+    "template_matched": DatasetKind(_VISIT, "PromptExposure"),
     "difference_image_predetection": DatasetKind(_VISIT, "PromptExposure"),
     "difference_image": DatasetKind(_VISIT, "PromptExposure"),
     "difference_image_metrics": DatasetKind(_VISIT, "JsonDict"),

@@ -13,8 +13,14 @@ from lsst.daf.butler import Butler, CollectionType, DatasetRef, Timespan
 from prompt_processing.domain import collections
 from prompt_processing.domain.errors import NoCalibError
 from prompt_processing.images.amplifier import Amplifier
-from prompt_processing.images.calibs import combine, combine_flat, find_defects, photon_transfer, read_noise
-from prompt_processing.images.isr import amplifier_map, assemble_signal, subtract_overscan
+from prompt_processing.images.calibs import (
+    combine_bias,
+    combine_dark,
+    combine_flat,
+    find_defects,
+    photon_transfer,
+)
+from prompt_processing.images.isr import subtract_overscan
 from prompt_processing.instruments.ingest import day_timespan
 from prompt_processing.instruments.raw import read_raw
 from prompt_processing.repository.central import open_central
@@ -23,7 +29,7 @@ from prompt_processing.repository.frames import Frame, find_frames
 Progress = Callable[[str, int, int], None]
 
 MAX_FRAMES: Final = 12
-"""Frames of one kind that are combined: more take memory and add little."""
+"""Frames of one kind that are combined: more take time and add little."""
 _SAME_LEVEL: Final = 0.1
 """Two flats make a pair if their levels differ by less than this part."""
 
@@ -137,29 +143,20 @@ class _Counter:
 def _make(frames: FrameSet, source: _Counter) -> Iterator[tuple[str, dict[str, Any], Any]]:
     """Yield dataset type, data id and content of every calib of a detector."""
     data_id = {"instrument": frames.instrument, "detector": frames.detector}
-    bias = combine([assemble_signal(source.read(frame)) for frame in frames.of("bias")])
+    bias = combine_bias(source.read(frame) for frame in frames.of("bias"))
     yield "bias", data_id, bias
-    gains = photon_transfer(_flat_pairs(frames, source))
-    amplifiers = read_raw(frames.of("bias")[0].path).amplifiers
-    noises = {amplifier.name: read_noise(amplifier) * gains[amplifier.name] for amplifier in amplifiers}
-    yield "ptc", data_id, {"gain": gains, "read_noise": noises, "shape": list(bias.shape)}
-    gain = amplifier_map(amplifiers, gains)
-    dark = combine(
-        [
-            (assemble_signal(source.read(frame)) - bias) * gain / np.float32(_dark_time(frame))
-            for frame in frames.of("dark")
-        ]
-    )
+    noises = photon_transfer(_flat_pairs(frames, source))
+    gains = {name: noise.gain for name, noise in noises.items()}
+    read_noises = {name: noise.read_noise for name, noise in noises.items()}
+    yield "ptc", data_id, {"gain": gains, "read_noise": read_noises, "shape": list(bias.shape)}
+    darks = ((source.read(frame), _dark_time(frame)) for frame in frames.of("dark"))
+    dark = combine_dark(darks, bias=bias, gains=gains)
     yield "dark", data_id, dark
     defects = np.zeros(bias.shape, dtype=bool)
     for physical_filter in frames.filters:
-        flat = combine_flat(
-            [
-                (assemble_signal(source.read(frame)) - bias) * gain - dark * np.float32(_dark_time(frame))
-                for frame in frames.of("flat", physical_filter)
-            ]
-        )
-        defects |= find_defects(dark, flat, amplifiers)
+        flats = ((source.read(frame), _dark_time(frame)) for frame in frames.of("flat", physical_filter))
+        flat = combine_flat(flats, bias=bias, dark=dark, gains=gains)
+        defects |= find_defects(dark, flat)
         yield "flat", {**data_id, "physical_filter": physical_filter}, flat
     yield "defects", data_id, defects
 

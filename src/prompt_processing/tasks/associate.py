@@ -108,8 +108,8 @@ class AssociateTask(PipelineTask):
         Returns
         -------
         struct
-            ``dia_sources``: the new sources with ``diaObjectId``; ``dia_objects``: one row for each object that
-            has a new source; ``dia_forced_sources``: one row for each known or new object inside the image.
+            ``dia_sources``: the new sources with ``diaObjectId``; ``dia_objects``: one row for each object
+            that has a new source; ``dia_forced_sources``: one row for each object inside the image.
         """
         midpoint = float(difference.info["mjd_mid_tai"])
         old_sources, old_forced = before(old_sources, midpoint), before(old_forced, midpoint)

@@ -19,7 +19,8 @@ from prompt_processing.images.detection import detect_sources, estimate_fwhm
 from prompt_processing.images.exposure import Exposure, MaskedImage
 from prompt_processing.images.masks import UNUSABLE
 from prompt_processing.images.photometry import ZeroPoint, fit_zero_point, psf_photometry
-from prompt_processing.images.psf_fitting import fit_psf, select_stars
+from prompt_processing.images.psf_fitting import fit_psf
+from prompt_processing.images.psf_stars import select_stars
 from prompt_processing.instruments.latiss import get_instrument
 from prompt_processing.instruments.pointing import predicted_wcs
 

@@ -23,8 +23,8 @@ class DetectAndMeasureConnections(PipelineTaskConnections, dimensions=("instrume
         dimensions=("instrument", "visit", "detector"),
     )
     template = ct.Input(
-        doc="Template on the science image's pixels [nJy].",
-        name="template_detector",
+        doc="Template with the PSF of the science image [nJy].",
+        name="template_matched",
         storageClass="PromptExposure",
         dimensions=("instrument", "visit", "detector"),
     )
@@ -84,7 +84,7 @@ class DetectAndMeasureTask(PipelineTask):
         planes = predetection.masked_image
         # The pixels are shared with the input; only the mask is new.
         masked = MaskedImage(planes.image, planes.variance, planes.mask.copy())
-        n_streak = mask_streaks(masked, fwhm=predetection.psf.central_fwhm)
+        n_streaks = mask_streaks(masked)
         peaks = detect(masked, predetection.psf, threshold=self.config.threshold)
         sources = measure(
             masked,
@@ -96,14 +96,12 @@ class DetectAndMeasureTask(PipelineTask):
             wcs=predetection.wcs,
         )
         difference = Exposure(masked, "nJy", predetection.wcs, predetection.psf, dict(predetection.info))
-        return Struct(
-            sources=sources, difference=difference, metrics=_metrics(predetection, sources, n_streak)
-        )
+        return Struct(sources=sources, difference=difference, metrics=_metrics(sources, n_streaks))
 
 
-def _metrics(difference: Exposure, sources: Table, n_streak: int) -> dict[str, Any]:
+def _metrics(sources: Table, n_streaks: int) -> dict[str, Any]:
     return {
         "n_dia_sources": len(sources),
         "n_dia_sources_negative": int(sources["isNegative"].sum()) if len(sources) else 0,
-        "n_streak_pixels": n_streak,
+        "n_streaks": n_streaks,
     }

@@ -60,8 +60,8 @@ class StandardizeTask(PipelineTask):
         Returns
         -------
         struct
-            ``sources``: rows whose position is known, with ``diaSourceId``, ``visit``, ``detector``, ``band``,
-            ``midpointMjdTai`` [d] and ``exposureTime`` [s].
+            ``sources``: rows whose position is known, with ``diaSourceId``, ``visit``, ``detector``,
+            ``band``, ``midpointMjdTai`` [d] and ``exposureTime`` [s].
         """
         info = difference.info
         base = detector_exposure_id(info["exposure"], info["detector"])

@@ -1,11 +1,14 @@
 """Alard-Lupton subtraction of the template."""
 
+from typing import Any
+
 import numpy as np
 from astropy.table import Table
 from lsst.pipe.base import PipelineTask, PipelineTaskConfig, PipelineTaskConnections, Struct
 from lsst.pipe.base import connectionTypes as ct
 
 from prompt_processing.images.exposure import Exposure
+from prompt_processing.images.kernel import MatchingKernel
 from prompt_processing.images.subtraction import subtract
 
 
@@ -33,6 +36,12 @@ class SubtractImagesConnections(PipelineTaskConnections, dimensions=("instrument
     difference = ct.Output(
         doc="Science minus matched template, with white noise [nJy].",
         name="difference_image_predetection",
+        storageClass="PromptExposure",
+        dimensions=("instrument", "visit", "detector"),
+    )
+    matched = ct.Output(
+        doc="Template with the PSF of the science image [nJy].",
+        name="template_matched",
         storageClass="PromptExposure",
         dimensions=("instrument", "visit", "detector"),
     )
@@ -67,7 +76,7 @@ class SubtractImagesTask(PipelineTask):
         Returns
         -------
         struct
-            ``difference`` with its own PSF, and ``kernel`` as a dictionary of arrays.
+            ``difference`` with its own PSF, ``matched`` and ``kernel`` as a dictionary of arrays.
 
         Raises
         ------
@@ -89,4 +98,11 @@ class SubtractImagesTask(PipelineTask):
             psf=result.psf,
             info={**science.info, **result.metrics},
         )
-        return Struct(difference=difference, kernel=result.kernel.to_arrays())
+        matched = Exposure(
+            result.matched_template, unit="nJy", wcs=science.wcs, psf=science.psf, info=dict(science.info)
+        )
+        return Struct(difference=difference, matched=matched, kernel=_kernel_arrays(result.kernel))
+
+
+def _kernel_arrays(kernel: MatchingKernel) -> dict[str, Any]:
+    return {"planes": kernel.planes, "order": kernel.order, "shape": np.array(kernel.shape)}

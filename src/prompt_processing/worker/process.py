@@ -41,7 +41,7 @@ from prompt_processing.worker.metrics import visit_metrics
 
 _LOG: Final = structlog.get_logger(__name__)
 
-INTERMEDIATE: Final = frozenset({"post_isr_image", "difference_image_predetection"})
+INTERMEDIATE: Final = frozenset({"post_isr_image", "template_matched", "difference_image_predetection"})
 """Images that are only steps to others: they are not kept, unless the pipeline ends with them."""
 
 

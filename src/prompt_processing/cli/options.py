@@ -1,0 +1,17 @@
+"""Arguments and options that several commands share."""
+
+from pathlib import Path
+
+import click
+
+existing_folder = click.Path(exists=True, file_okay=False, path_type=Path)
+new_folder = click.Path(file_okay=False, path_type=Path)
+existing_file = click.Path(exists=True, dir_okay=False, path_type=Path)
+new_file = click.Path(dir_okay=False, writable=True, path_type=Path)
+
+repo_argument = click.argument("repo", type=existing_folder)
+night_argument = click.argument("night", type=existing_folder)
+repo_option = click.option(
+    "--repo", required=True, type=new_folder, help="Folder of the repository.", metavar="REPO"
+)
+json_flag = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
