@@ -47,9 +47,10 @@ clean:  ## Remove the demo, caches and build files (the virtual environment stay
 	rm -rf demo dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The virtual environment: made with uv if it is there, else with the newest Python that is found.
+# The virtual environment: made with uv if it is there (it takes the version in .python-version), else with the newest
+# Python that is found.
 $(BIN)/python:
-	@if command -v uv >/dev/null; then uv venv --python '>=3.12' $(VENV); exit; fi; \
+	@if command -v uv >/dev/null && uv venv $(VENV); then exit; fi; \
 	for python in python3.14 python3.13 python3.12 python3 \
 	        "$$HOME"/.pyenv/versions/3.14*/bin/python "$$HOME"/.pyenv/versions/3.13*/bin/python \
 	        "$$HOME"/.pyenv/versions/3.12*/bin/python; do \

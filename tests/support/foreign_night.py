@@ -108,7 +108,9 @@ def _add_transients(night: ForeignNight, rng: np.random.Generator) -> None:
     for dx in (-15.0, 0.0, 15.0):
         for dy in (-14.0, 14.0):
             ra = RA + (dx + rng.uniform(-1, 1)) / 3600 / np.cos(np.radians(DEC))
-            night.transients.append((ra, DEC + (dy + rng.uniform(-1, 1)) / 3600, NANOJANSKY_PER_ELECTRON * 9_000))
+            night.transients.append(
+                (ra, DEC + (dy + rng.uniform(-1, 1)) / 3600, NANOJANSKY_PER_ELECTRON * 9_000)
+            )
 
 
 class _Camera:
@@ -141,7 +143,9 @@ class _Camera:
         shape = (AMP_NY + PARALLEL_OVERSCAN, PRESCAN + AMP_NX + SERIAL_OVERSCAN)
         pixels = self._rng.normal(1_500.0 + 20 * index, 7.0 / gain, shape)
         pixels[:AMP_NY, PRESCAN : PRESCAN + AMP_NX] += data / gain
-        hdu = fits.ImageHDU(np.clip(np.rint(pixels), 0, 65_535).astype(np.uint16), name=f"Segment{row}{column}")
+        hdu = fits.ImageHDU(
+            np.clip(np.rint(pixels), 0, 65_535).astype(np.uint16), name=f"Segment{row}{column}"
+        )
         hdu.header["DATASEC"] = f"[{PRESCAN + 1}:{PRESCAN + AMP_NX},1:{AMP_NY}]"
         hdu.header["DETSEC"] = f"[{x_range},{y_range}]"
         hdu.header["DETSIZE"] = f"[1:{NX},1:{NY}]"

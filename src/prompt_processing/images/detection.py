@@ -168,6 +168,7 @@ def _extract(
             mask=unusable,
             filter_kernel=None,
             minarea=5,
+            deblend_nthresh=16,
             segmentation_map=segmentation,
         )
     except Exception as error:

@@ -240,7 +240,7 @@ def fit_zero_point(
     spread = float(np.sqrt(np.sum(weights * (differences[kept] - magnitude) ** 2) / np.sum(weights)))
     return ZeroPoint(
         nanojansky_per_count=10.0 ** (0.4 * (31.4 - magnitude)),
-        error_mag=spread / np.sqrt(n_used),
+        error_mag=spread / float(np.sqrt(n_used)),
         scatter_mag=scatter,
         n_used=n_used,
     )

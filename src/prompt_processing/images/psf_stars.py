@@ -14,7 +14,7 @@ from prompt_processing.images.psf import polynomial_terms
 
 MIN_STARS = 5
 """Fewest stars that make a PSF."""
-MAX_STARS = 300
+MAX_STARS = 200
 """More stars cost time and add nothing."""
 _NEAREST_GAP = 1.5
 """Stars with another source nearer than this [FWHM] are left out, unless it is faint."""

@@ -19,6 +19,7 @@ SEPARATION: Final = 30.0
 _STAR_DISTANCE: Final = 25.0
 _COLUMN_DISTANCE: Final = 8.0
 _ATTEMPTS: Final = 1000
+_HOST_ATTEMPTS: Final = 200
 
 
 class Placement:
@@ -69,13 +70,13 @@ class Placement:
         raise ConfigError(f"no room for so many transients on {nx} x {ny} pixels: simulate fewer visits")
 
     def near_galaxy(self) -> tuple[float, float] | None:
-        """Return a free place (ra, dec) [deg] in a galaxy and take it, or `None` if there seems to be none."""
+        """Return a free place (ra, dec) [deg] in a galaxy and take it, `None` if there seems to be none."""
         first = self._visits[0]
         galaxies = first.galaxies
         ny, nx = first.frame.shape
         inside = (first.galaxy_x > 0) & (first.galaxy_x < nx) & (first.galaxy_y > 0) & (first.galaxy_y < ny)
         hosts = np.flatnonzero(inside)
-        for _ in range(_ATTEMPTS if hosts.size else 0):
+        for _ in range(_HOST_ATTEMPTS if hosts.size else 0):
             host = self._rng.choice(hosts)
             distance = float(galaxies.radius[host]) * self._rng.uniform(0.2, 2.0) / 3600.0
             angle = self._rng.uniform(0, 2 * np.pi)

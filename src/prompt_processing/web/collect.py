@@ -14,7 +14,7 @@ from prompt_processing.apdb.sql import SqlApdb
 from prompt_processing.config import RepositorySettings, Settings
 from prompt_processing.delivery.decisions import DecisionStore
 from prompt_processing.domain.outcome import StageTimes
-from prompt_processing.images.dia_measurement import DISQUALIFYING_FLAGS
+from prompt_processing.images.dia_flags import DISQUALIFYING_FLAGS
 from prompt_processing.ledger.port import DetectorVisitRecord
 from prompt_processing.ledger.sql import SqlLedger
 from prompt_processing.web.alerts import AlertSummary, cutouts, read_alert, read_alerts, summarise
@@ -160,7 +160,7 @@ def alerts_of(places: RepositorySettings) -> list[AlertSummary]:
     PromptError
         If an alert cannot be read.
     """
-    return [summarise(alert, DISQUALIFYING_FLAGS) for alert in read_alerts(places.alerts)]
+    return [summarise(alert, frozenset(DISQUALIFYING_FLAGS)) for alert in read_alerts(places.alerts)]
 
 
 def _ledger(places: RepositorySettings) -> SqlLedger | None:

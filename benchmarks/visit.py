@@ -1,0 +1,95 @@
+"""One full-size visit, from the raw in place to the alerts on disk: stage times and peak memory.
+
+Uses the night and the repository of ``make demo``; nothing is written into them. The night is processed twice
+in one process: the first round shows what a fresh process pays, the second what a warm one does.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import tempfile
+from pathlib import Path
+
+from prompt_processing import objects
+from prompt_processing.apdb.memory import MemoryApdb
+from prompt_processing.arrivals.pointers import Arrivals
+from prompt_processing.config import Settings
+from prompt_processing.delivery.archive import AlertArchive
+from prompt_processing.delivery.decisions import DecisionStore
+from prompt_processing.delivery.memory import MemoryMetrics, MemoryProducts
+from prompt_processing.domain.outcome import Delivery, Stopwatch
+from prompt_processing.domain.visit import fan_out
+from prompt_processing.ledger.memory import MemoryLedger
+from prompt_processing.preload.preloader import Preloader
+from prompt_processing.repository.central import open_central
+from prompt_processing.worker.camera import SkippingClock
+from prompt_processing.worker.player import read_events
+from prompt_processing.worker.process import Process, Stores
+
+BEFORE_THE_IMAGE = ("preload", "wait")
+AFTER_THE_ALERTS = ("metrics", "products")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--demo", type=Path, default=Path("demo"), help="folder of make demo")
+    demo = parser.parse_args().demo
+    print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}")
+    for name in ("first", "warm"):
+        with tempfile.TemporaryDirectory() as scratch:
+            rounds = process_night(demo / "night", demo / "repo", Path(scratch))
+        for stage in rounds[0]:
+            print(f"{name:6} {stage:22} {statistics.median(times[stage] for times in rounds):7.2f} s")
+        totals = [
+            sum(t for stage, t in times.items() if stage not in BEFORE_THE_IMAGE + AFTER_THE_ALERTS)
+            for times in rounds
+        ]
+        print(f"{name:6} raw in place -> alerts {statistics.median(totals):7.2f} s of {json.dumps(totals)}")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(f"peak memory {peak:.2f} GB")
+
+
+def process_night(night: Path, repo: Path, scratch: Path) -> list[dict[str, float]]:
+    """Process every visit of a night into scratch stores; return the stage times of each [s]."""
+    events = read_events(night / "events.jsonl", print)
+    clock = SkippingClock(events[0].published)
+    settings = Settings.load(repo)
+    arrivals = Arrivals(objects.root(night / "raw"), objects.root(scratch / "arrivals"), clock)
+    apdb = MemoryApdb()
+    stores = Stores(
+        ledger=MemoryLedger(),
+        decisions=DecisionStore(objects.root(scratch / "decisions")),
+        apdb=apdb,
+        alerts=AlertArchive(objects.root(scratch / "alerts")),
+        metrics=MemoryMetrics(),
+        products=MemoryProducts(),
+    )
+    process = Process(
+        preloader=Preloader(
+            central=open_central(repo),
+            apdb=apdb,
+            work=scratch / "work",
+            pipelines=settings.pipelines.paths(repo),
+            padding=settings.worker.padding_arcsec,
+        ),
+        arrivals=arrivals,
+        incoming=night / "raw",
+        stores=stores,
+        clock=clock,
+        settings=settings.worker,
+    )
+    found = []
+    for event in events:
+        (visit,) = fan_out(event, [0])
+        claim = stores.ledger.claim(visit, Delivery(event.groupId, ""), owner="benchmark")
+        clock.skip_to(visit.predicted_shutter_close)
+        watch = Stopwatch()
+        process.run(visit, claim, watch)
+        found.append(dict(watch.times().seconds))
+    return found
+
+
+if __name__ == "__main__":
+    main()
