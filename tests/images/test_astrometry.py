@@ -119,9 +119,9 @@ def test_solution_survives_a_header():
         assert np.array_equal(solution.wcs.all_pix2world(x, y, 0), again.all_pix2world(x, y, 0))
 
 
-@pytest.mark.parametrize(("shape", "n"), [(FULL, 800), (SMALL, 40), (SMALL, 15)])
-def test_catalogue_of_other_stars_is_refused(shape, n):
-    for seed in range(3):
+@pytest.mark.parametrize(("shape", "n", "seeds"), [(FULL, 800, 1), (SMALL, 40, 4), (SMALL, 15, 6)])
+def test_catalogue_of_other_stars_is_refused(shape, n, seeds):
+    for seed in range(seeds):
         field = Field(shape, n, seed=seed)
         field.refcat = Field(shape, n, seed=seed + 100).refcat
         with pytest.raises(AstrometryError, match="no convincing match"):

@@ -96,7 +96,7 @@ def significance_map(difference: MaskedImage, psf: PsfModel) -> tuple[NDArray[np
     noise = convolve(difference.variance, stamp[::-1, ::-1] ** 2)
     floor = np.float32(1e-3 * float(np.median(noise[::7, ::7])))  # where there are no data at all
     lowest = np.float32(max(floor, np.finfo(np.float32).tiny))
-    significance: NDArray[np.float32] = signal / np.sqrt(np.maximum(noise, lowest))
+    significance = (signal / np.sqrt(np.maximum(noise, lowest))).astype(np.float32, copy=False)
     sample = significance[::3, ::3][~unusable[::3, ::3]]
     if sample.size == 0:
         return np.zeros_like(significance), 1.0

@@ -106,7 +106,8 @@ def measure(
     Table
         Columns with names, units and types of the APDB's DiaSource table, as far as they come from pixels.
         ``x``, ``y``, ``ra``, ``dec``, ``psfNdata``, ``trailNdata``, ``dipoleNdata`` and ``bboxSize`` always
-        have a value; others are NaN or False where there is nothing to measure. Where the centroid fails
+        have a value; others are NaN or False where there is nothing to measure. Sources on a streak or on saturated
+        pixels get no shapes (``shape_flag``, ``trail_flag``). Where the centroid fails
         the position is the peak's pixel. Position errors are those of the fit, without the WCS's own.
         ``pixelFlags_suspectCenter`` is also set where the flux is less than `STAR_RESIDUAL` of a star's
         underneath, ``pixelFlags_crCenter`` where a source is sharper than the PSF.
@@ -120,8 +121,10 @@ def measure(
     columns |= _point_fluxes(fits, peaks)
     columns |= _apertures(difference, x, y)
     columns |= _forced(science, template, science_psf, x, y)
-    columns |= _shapes(difference, psf, peaks, fits, sky, fwhm)
     columns |= pixel_flags(difference.mask, x, y, np.asarray(peaks["bbox_size"]), fwhm)
+    # Of the hundreds of peaks along a satellite's trail nobody wants to know the shapes.
+    hopeless = columns["pixelFlags_streakCenter"] | columns["pixelFlags_saturatedCenter"]
+    columns |= _shapes(difference, psf, peaks, fits, sky, fwhm, hopeless)
     centre = psf.at(difference.shape[1] / 2, difference.shape[0] / 2)
     sharp = is_sharp(difference, peaks["x"], peaks["y"], fits["flux"], float(centre.max()))
     columns["pixelFlags_cr"] = columns["pixelFlags_cr"] | sharp
@@ -237,8 +240,9 @@ def _shapes(
     fits: dict[str, NDArray[Any]],
     sky: _Sky,
     fwhm: float,
+    hopeless: NDArray[np.bool_],
 ) -> dict[str, NDArray[Any]]:
-    """Moments, dipole and trail of each source."""
+    """Moments, dipole and trail of each source that is not hopeless."""
     n = len(peaks)
     columns: dict[str, NDArray[Any]] = {name: np.full(n, np.nan, dtype=np.float32) for name in _FLOATS}
     columns |= {name: np.full(n, np.nan) for name in _DOUBLES}
@@ -255,8 +259,9 @@ def _shapes(
             offset = x - middle[0], y - middle[1]
             sign = -1.0 if peaks["is_negative"][k] else 1.0
             row["psfLnL"] = _log_likelihood(stamp, offset, float(fits["flux"][k]))
-            row |= _moments_and_trail(stamp, offset, sign, fwhm, float(peaks["snr"][k]), k, sky)
-            row |= _dipole(stamp, offset, fwhm, k, sky)
+            if not hopeless[k]:
+                row |= _moments_and_trail(stamp, offset, sign, fwhm, float(peaks["snr"][k]), k, sky)
+                row |= _dipole(stamp, offset, fwhm, k, sky)
         for name, value in row.items():
             columns[name][k] = value
     return columns

@@ -5,14 +5,15 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize
+from scipy import fft, optimize
 
 from prompt_processing.images.dia_shapes import Stamp
 
 REFINE_LENGTH: Final = 0.6
 """Trails longer than this many FWHM ..."""
-REFINE_SNR: Final = 8.0
-"""... and of at least this S/N are fitted; of others length and angle are those of the moments."""
+REFINE_EXCESS: Final = 5.0
+"""... whose second moment is above the PSF's by this many times its relative error, about 1 / (S/N), are fitted;
+of others length and angle are those of the moments."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -71,40 +72,57 @@ def fit_trail(
     length = float(np.sqrt(12.0 * max(largest, 0.0)))
     parameters = np.array([*centre, length, angle])
     errors = None
-    if length > REFINE_LENGTH * fwhm and snr >= REFINE_SNR:
-        parameters, errors = _refine(stamp, parameters, fwhm)
-    flux, flux_err, chi2 = stamp.fit(_model(stamp, parameters))
+    model = _TrailModel(stamp)
+    significant = largest * snr > REFINE_EXCESS * 0.5 * (psf_moments[0] + psf_moments[1])
+    if length > REFINE_LENGTH * fwhm and significant:
+        parameters, errors = _refine(stamp, model, parameters, fwhm)
+    flux, flux_err, chi2 = stamp.fit(model(parameters))
     if not np.isfinite(chi2):
         return None
     x, y, length, angle = (float(value) for value in parameters)
     return Trail(x, y, abs(length), angle % np.pi, float(flux[0]), float(flux_err[0]), chi2, errors)
 
 
-def _model(stamp: Stamp, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return a trail of flux 1: the mean of point sources one pixel or less apart."""
-    x, y, length, angle = parameters
-    steps = max(1, int(np.ceil(abs(length))))
-    offsets = (np.arange(steps) + 0.5) / steps - 0.5 if steps > 1 else np.zeros(1)
-    models = [stamp.model(x + length * t * np.cos(angle), y + length * t * np.sin(angle)) for t in offsets]
-    mean: NDArray[np.float64] = np.mean(models, axis=0)
-    return mean
+class _TrailModel:
+    """Images of trails of flux 1: the transform of the PSF times that of a line, which is a sinc."""
+
+    def __init__(self, stamp: Stamp) -> None:
+        self._half = stamp.half
+        psf = stamp.psf
+        self._size = fft.next_fast_len(psf.shape[0] + 2 * stamp.half, real=True)
+        middle = psf.shape[0] // 2
+        field = np.zeros((self._size, self._size))
+        field[: psf.shape[0], : psf.shape[1]] = psf
+        self._psf = fft.rfft2(np.roll(field, (-middle, -middle), axis=(0, 1)))
+        self._fx = fft.rfftfreq(self._size)[np.newaxis, :]
+        self._fy = fft.fftfreq(self._size)[:, np.newaxis]
+
+    def __call__(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the image for x, y, length and angle, shape of the stamp."""
+        x, y, length, angle = parameters
+        line = np.sinc(length * (self._fx * np.cos(angle) + self._fy * np.sin(angle)))
+        # The middle of the stamp is put where nothing wraps around.
+        shift = np.exp(-2j * np.pi * (self._fx * (x + self._half) + self._fy * (y + self._half)))
+        image = fft.irfft2(self._psf * line * shift, s=(self._size, self._size))
+        side = 2 * self._half + 1
+        result: NDArray[np.float64] = image[:side, :side]
+        return result
 
 
 def _refine(
-    stamp: Stamp, start: NDArray[np.float64], fwhm: float
+    stamp: Stamp, model: _TrailModel, start: NDArray[np.float64], fwhm: float
 ) -> tuple[NDArray[np.float64], tuple[float, float, float, float] | None]:
     def residual(parameters: NDArray[np.float64]) -> NDArray[np.float64]:
-        model = _model(stamp, parameters)
-        flux, _, chi2 = stamp.fit(model)
-        fitted = flux[0] * model if np.isfinite(chi2) else 0.0
+        image = model(parameters)
+        flux, _, chi2 = stamp.fit(image)
+        fitted = flux[0] * image if np.isfinite(chi2) else 0.0
         return (np.sqrt(stamp.weight) * (stamp.data - fitted)).ravel()
 
     reach = np.array([fwhm, fwhm, 2.0 * fwhm, np.pi])
     lower, upper = start - reach, start + reach
     lower[2], upper[2] = 0.0, max(2.0 * stamp.half, start[2] + 1.0)
-    # The number of points changes at whole lengths: steps must be large enough not to see that.
     found = optimize.least_squares(
-        residual, start, bounds=(lower, upper), x_scale=[1, 1, 1, 0.1], diff_step=3e-2, max_nfev=20
+        residual, start, bounds=(lower, upper), x_scale=[1, 1, 1, 0.1], diff_step=1e-3, max_nfev=20
     )
     normal = found.jac.T @ found.jac
     if not np.linalg.det(normal) > 0.0:

@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 from lsst.daf.butler import DeferredDatasetHandle
 from lsst.pipe.base import PipelineTask, PipelineTaskConfig, PipelineTaskConnections, Struct
 from lsst.pipe.base import connectionTypes as ct
 
 from prompt_processing.domain.errors import NoTemplateError
-from prompt_processing.images.exposure import Exposure, MaskedImage
-from prompt_processing.images.masks import MASK_DTYPE, MaskPlane
-from prompt_processing.images.warp import warp
+from prompt_processing.images.exposure import Exposure
+from prompt_processing.images.masks import MaskPlane
+from prompt_processing.images.warp import mosaic
 
 
 class GetTemplateConnections(
@@ -58,7 +57,7 @@ class GetTemplateTask(PipelineTask):
         exposure
             Science image with WCS.
         coadds
-            Handles of the patches; read one after the other, so that one patch is in memory at a time.
+            Handles of the patches.
 
         Returns
         -------
@@ -70,37 +69,16 @@ class GetTemplateTask(PipelineTask):
         NoTemplateError
             If no patch has data inside the image.
         """
-        joined = _empty(exposure.masked_image.shape)
-        used = []
-        for handle in sorted(coadds, key=lambda h: (h.dataId["tract"], h.dataId["patch"])):
-            patch: Exposure = handle.get()
-            warped = warp(patch.masked_image, patch.wcs, exposure.wcs, joined.shape)
-            if _fill(joined, warped):
-                used.append(f"{handle.dataId['tract']}/{handle.dataId['patch']}")
-        if not used:
+        handles = sorted(coadds, key=lambda handle: (handle.dataId["tract"], handle.dataId["patch"]))
+        # Read one after the other, so that one patch is in memory at a time.
+        patches = (handle.get() for handle in handles)
+        joined = mosaic(
+            ((patch.masked_image, patch.wcs) for patch in patches), exposure.wcs, exposure.masked_image.shape
+        )
+        if (joined.mask & MaskPlane.NO_DATA != 0).all():
             raise NoTemplateError(
                 f"visit {exposure.info.get('visit')}: none of {len(coadds)} template patches covers the image"
             )
+        used = [f"{handle.dataId['tract']}/{handle.dataId['patch']}" for handle in handles]
         info = {**exposure.info, "patches": used}
         return Struct(template=Exposure(joined, unit="nJy", wcs=exposure.wcs, info=info))
-
-
-def _empty(shape: tuple[int, int]) -> MaskedImage:
-    """Return an image without any data."""
-    return MaskedImage(
-        np.full(shape, np.nan, dtype=np.float32),
-        np.full(shape, np.nan, dtype=np.float32),
-        np.full(shape, MaskPlane.NO_DATA, dtype=MASK_DTYPE),
-    )
-
-
-def _fill(joined: MaskedImage, patch: MaskedImage) -> bool:
-    """Copy a patch's pixels to where there are none yet; tell whether there were any.
-
-    Patches overlap, and overlapping pixels come from the same warps: the first is as good as the second.
-    """
-    new = (joined.mask & MaskPlane.NO_DATA != 0) & (patch.mask & MaskPlane.NO_DATA == 0)
-    joined.image[new] = patch.image[new]
-    joined.variance[new] = patch.variance[new]
-    joined.mask[new] = patch.mask[new]
-    return bool(new.any())
