@@ -91,6 +91,22 @@ def test_an_error_is_one_line_without_a_traceback(tmp_path, repo):
     assert done.stderr.startswith(f"Error: {repo}/prompt.yaml: worker.expiry_s: ")
 
 
+def test_relative_paths_are_those_of_the_working_directory(monkeypatch, repo, tmp_path):
+    given = []
+
+    def build(repo, night, *, progress):
+        progress("templates", 1, 1)
+        given.extend((repo, night))
+        return 7
+
+    monkeypatch.setattr("prompt_processing.repository.templates.build_templates", build)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "night").mkdir()
+    output, _ = run("templates", "build", "repo", "night")
+    assert given == [repo, tmp_path / "night"]
+    assert "7 patches" in output
+
+
 def test_an_error_of_several_lines_becomes_one(monkeypatch, repo):
     def fail(repo):
         raise RepositoryError("first\n  second")

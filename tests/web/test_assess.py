@@ -28,7 +28,7 @@ def test_an_event_is_found_within_eight_pixels_and_not_beyond():
 
 
 def test_completeness_is_counted_in_bins_of_signal_to_noise():
-    events = [event(10.0 * i, snr=snr) for i, snr in enumerate([6.0, 6.5, 8.0, 12.0, 45.0])]
+    events = [event(10.0 * i, snr=snr) for i, snr in enumerate([6.0, 6.5, 8.0, 12.0, 50.0])]
     alerts = [alert(1, 0.0), alert(2, 20.0), alert(3, 40.0)]
     result = assess(events, alerts, ["g"], SCALE)
     assert result.snr_edges == (5.0, 7.0, 10.0, 14.0, 20.0, 30.0, 50.0)

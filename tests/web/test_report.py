@@ -112,6 +112,7 @@ def test_the_page_is_well_formed_and_says_what_matters(page, results):
     assert str(results.alert_ids[1]) in text
     assert str(results.alert_ids[3]) not in text
     assert "no true event" in text
+    assert "1.020 ± 0.050 µJy" in text
     assert "2/2" in text
     assert "0/2" in text
 
@@ -130,6 +131,7 @@ def test_every_alert_has_its_three_pictures_loaded_when_needed(page, report):
 def test_the_data_are_the_same_as_on_the_page(report):
     content = json.loads(to_json(report))
     assert content["assessment"]["completeness_bright"] == 0.5
+    assert content["median_latency_s"] == 4.0
     assert [visit["status"] for visit in content["visits"]] == ["processed", "processed", "failed"]
     assert len(content["alerts"]) == 4
     assert "cutouts" not in content["best"][0]

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import click
 
-existing_folder = click.Path(exists=True, file_okay=False, path_type=Path)
-new_folder = click.Path(file_okay=False, path_type=Path)
-existing_file = click.Path(exists=True, dir_okay=False, path_type=Path)
-new_file = click.Path(dir_okay=False, writable=True, path_type=Path)
+# Absolute paths: workers in other processes and the Butler take relative ones as relative to somewhere else.
+existing_folder = click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path)
+new_folder = click.Path(file_okay=False, resolve_path=True, path_type=Path)
+existing_file = click.Path(exists=True, dir_okay=False, resolve_path=True, path_type=Path)
+new_file = click.Path(dir_okay=False, writable=True, resolve_path=True, path_type=Path)
 
 repo_argument = click.argument("repo", type=existing_folder)
 night_argument = click.argument("night", type=existing_folder)

@@ -88,8 +88,8 @@ def summarise(sources: pd.DataFrame, forced: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     objects
-        One row per object, sorted by ``diaObjectId``, with columns of the APDB's DiaObject table: weighted mean
-        position; number, first and last time of the sources; for each band the weighted mean of the
+        One row per object, sorted by ``diaObjectId``, with columns of the APDB's DiaObject table: weighted
+        mean position; number, first and last time of the sources; for each band the weighted mean of the
         difference fluxes with its error, their standard deviation, extremes, number, largest rise between two
         visits [nJy/d], and the weighted means of the forced fluxes.
     """

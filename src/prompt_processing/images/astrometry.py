@@ -54,41 +54,6 @@ class AstrometricSolution:
     """Whether the image has the other parity than predicted."""
 
 
-def initial_wcs(
-    ra: float, dec: float, rotation: float, shape: tuple[int, int], pixel_scale: float, parity: int = 1
-) -> WCS:
-    """Return the WCS that the header promises.
-
-    Parameters
-    ----------
-    ra, dec
-        Boresight, ICRS [deg].
-    rotation
-        ROTPA [deg]: at 0, +x is east and +y is south; see the notes.
-    shape
-        Shape ``(ny, nx)`` of the detector; the boresight is at its centre.
-    pixel_scale
-        Size of a pixel [arcsec].
-    parity
-        1 for the sky as it is seen, -1 for its mirror image.
-
-    Returns
-    -------
-    wcs
-        TAN.
-
-    Notes
-    -----
-    LATISS pixels in the order of DETSEC are the y-mirror of the camera's axes, so
-    ``CD = s [[cos R, -sin R], [-sin R, -cos R]]``: the position angle of +y is ROTPA + 180 deg, with the
-    sky's ordinary parity.
-    """
-    angle = np.radians(rotation)
-    matrix = np.array([[np.cos(angle), -np.sin(angle)], [-np.sin(angle), -np.cos(angle)]])
-    matrix[:, 0] *= parity
-    return _make_wcs(ra, dec, matrix * pixel_scale / 3600.0, shape)
-
-
 def _make_wcs(
     ra: float,
     dec: float,
@@ -156,7 +121,7 @@ def solve(
     refcat
         Columns ``ra``, ``dec`` [deg, ICRS, at the epoch of the image] and ``mag``.
     predicted
-        From `initial_wcs`.
+        TAN, as the header promises; the boresight at the image's centre.
     shape
         Shape ``(ny, nx)`` of the image.
 

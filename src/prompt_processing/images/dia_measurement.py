@@ -106,9 +106,9 @@ def measure(
     Table
         Columns with names, units and types of the APDB's DiaSource table, as far as they come from pixels.
         ``x``, ``y``, ``ra``, ``dec``, ``psfNdata``, ``trailNdata``, ``dipoleNdata`` and ``bboxSize`` always
-        have a value; others are NaN or False where there is nothing to measure. Sources on a streak or on saturated
-        pixels get no shapes (``shape_flag``, ``trail_flag``). Where the centroid fails
-        the position is the peak's pixel. Position errors are those of the fit, without the WCS's own.
+        have a value; others are NaN or False where there is nothing to measure. Sources on a streak or on
+        saturated pixels get no shapes (``shape_flag``, ``trail_flag``). Where the centroid fails the
+        position is the peak's pixel. Position errors are those of the fit, without the WCS's own.
         ``pixelFlags_suspectCenter`` is also set where the flux is less than `STAR_RESIDUAL` of a star's
         underneath, ``pixelFlags_crCenter`` where a source is sharper than the PSF.
     """

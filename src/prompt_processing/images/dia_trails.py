@@ -11,9 +11,9 @@ from prompt_processing.images.dia_shapes import Stamp
 
 REFINE_LENGTH: Final = 0.6
 """Trails longer than this many FWHM ..."""
-REFINE_EXCESS: Final = 5.0
-"""... whose second moment is above the PSF's by this many times its relative error, about 1 / (S/N), are fitted;
-of others length and angle are those of the moments."""
+REFINE_EXCESS: Final = 8.0
+"""... whose second moment is above the PSF's by this many times its relative error, about 1 / (S/N), are
+fitted; of others length and angle are those of the moments."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -88,7 +88,8 @@ class _TrailModel:
 
     def __init__(self, stamp: Stamp) -> None:
         self._half = stamp.half
-        psf = stamp.psf
+        margin = max(0, stamp.psf.shape[0] // 2 - 2 * stamp.half)  # light from there never reaches the stamp
+        psf = stamp.psf[margin : stamp.psf.shape[0] - margin, margin : stamp.psf.shape[1] - margin]
         self._size = fft.next_fast_len(psf.shape[0] + 2 * stamp.half, real=True)
         middle = psf.shape[0] // 2
         field = np.zeros((self._size, self._size))
@@ -100,10 +101,13 @@ class _TrailModel:
     def __call__(self, parameters: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the image for x, y, length and angle, shape of the stamp."""
         x, y, length, angle = parameters
-        line = np.sinc(length * (self._fx * np.cos(angle) + self._fy * np.sin(angle)))
+        phase = np.pi * length * (self._fx * np.cos(angle) + self._fy * np.sin(angle))
+        small = np.abs(phase) < 1e-6
+        line = np.where(small, 1.0, np.sin(phase) / np.where(small, 1.0, phase))
         # The middle of the stamp is put where nothing wraps around.
-        shift = np.exp(-2j * np.pi * (self._fx * (x + self._half) + self._fy * (y + self._half)))
-        image = fft.irfft2(self._psf * line * shift, s=(self._size, self._size))
+        across = np.exp(-2j * np.pi * self._fx * (x + self._half))
+        down = np.exp(-2j * np.pi * self._fy * (y + self._half))
+        image = fft.irfft2(self._psf * line * across * down, s=(self._size, self._size))
         side = 2 * self._half + 1
         result: NDArray[np.float64] = image[:side, :side]
         return result

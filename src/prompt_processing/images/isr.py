@@ -19,7 +19,7 @@ EDGE_WIDTH = 2
 SATURATION_GROWTH = 2
 """Pixels around a saturated one that are marked ``SAT`` too."""
 SUSPECT_FRACTION = 0.9
-"""Part of the saturation level, above the overscan, from which on a pixel is ``SUSPECT``."""
+"""Part of the saturation level from which on a pixel is ``SUSPECT``."""
 _MIN_USABLE_FRACTION = 0.05
 """An image with fewer usable pixels is refused."""
 _SMOOTHING_ROWS = 101
@@ -170,7 +170,7 @@ def process_raw(
     exposure_time
         Time over which dark current was collected [s].
     saturation
-        Raw pixel value, offset included, at which a pixel is saturated [adu].
+        Level above the overscan at which a pixel is saturated [adu].
 
     Returns
     -------
@@ -199,7 +199,7 @@ def process_raw(
         section = amplifier.detector
         pixels = amplifier.pixels[amplifier.data]
         level = overscan_level(amplifier)
-        if not np.isfinite(level).any() or _is_dead(pixels, saturation):
+        if not np.isfinite(level).any() or _is_dead(pixels):
             level[:] = np.nan
         _correct(
             orient(amplifier, pixels),
@@ -231,10 +231,9 @@ def _lookup(values: Mapping[str, float], name: str) -> float:
     return float(value)
 
 
-def _is_dead(pixels: NDArray[np.int32], saturation: float) -> bool:
-    """Tell whether an amplifier gives one and the same number everywhere (and is not simply saturated)."""
-    first = pixels.flat[0]
-    return bool(first < saturation and np.all(pixels == first))
+def _is_dead(pixels: NDArray[np.int32]) -> bool:
+    """Tell whether an amplifier gives one and the same number everywhere."""
+    return bool(np.all(pixels == pixels.flat[0]))
 
 
 @numba.njit(cache=True, nogil=True)
@@ -256,7 +255,6 @@ def _correct(
     """Correct one amplifier in one pass over its pixels; writes into image, variance and mask."""
     ny, nx = pixels.shape
     for y in range(ny):
-        suspect = level[y] + SUSPECT_FRACTION * (saturation - level[y])
         for x in range(nx):
             raw = float(pixels[y, x])
             bits = 0
@@ -274,9 +272,10 @@ def _correct(
                 image[y, x] = 0.0
                 variance[y, x] = read_noise**2
                 bits |= MaskPlane.NO_DATA.value
-            if raw >= saturation:
+            signal = raw - level[y]
+            if signal >= saturation:
                 bits |= MaskPlane.SAT.value
-            if raw >= suspect:
+            if signal >= SUSPECT_FRACTION * saturation:
                 bits |= MaskPlane.SUSPECT.value
             mask[y, x] = bits
 
@@ -314,7 +313,7 @@ def _check_usable(masked: MaskedImage, amplifiers: Sequence[Amplifier], saturati
     }
     blamed = max(parts, key=lambda plane: parts[plane])
     reason = {
-        MaskPlane.SAT: f"saturated (>= {saturation:g} adu)",
+        MaskPlane.SAT: f"saturated (>= {saturation:g} adu above the overscan)",
         MaskPlane.NO_DATA: "NaN, or one number all over an amplifier",
         MaskPlane.BAD: "defects or without response in the flat",
     }[blamed]

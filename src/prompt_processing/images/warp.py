@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from prompt_processing.images.exposure import MaskedImage
 from prompt_processing.images.masks import MASK_DTYPE, MaskPlane
 
-ORDER: Final = 5
-"""Order of the Lanczos kernel: ``2 * ORDER`` pixels are used along each axis."""
+REACH: Final = 5
+"""Pixels on either side of a position that are used along each axis."""
 STEP: Final = 16
 """Distance of the nodes at which the WCSs are evaluated, in pixels of the destination."""
 MAX_LOST_WEIGHT: Final = 0.1
@@ -26,7 +26,7 @@ _INVALID: Final = int(MaskPlane.BAD | MaskPlane.CR)
 
 
 def warp(source: MaskedImage, from_wcs: WCS, to_wcs: WCS, to_shape: tuple[int, int]) -> MaskedImage:
-    """Resample an image onto another pixel grid by Lanczos-5 interpolation.
+    """Resample an image onto another pixel grid by interpolation with 10 x 10 pixels.
 
     Coordinates are exact at nodes 16 px apart and bilinear in between, which for the distortion of a single
     detector is good to about 1e-3 px.
@@ -49,12 +49,14 @@ def warp(source: MaskedImage, from_wcs: WCS, to_wcs: WCS, to_shape: tuple[int, i
         the variance of single pixels is therefore a few per cent lower.) A mask bit is set where one of
         the four source pixels around the position has it. Where more than `MAX_LOST_WEIGHT` of the kernel
         lies outside of the source or on pixels that hold no value (not finite, ``NO_DATA``, or ``BAD`` or
-        ``CR`` without ``INTRP``), the result is 0 with ``NO_DATA``; where less is lost it is ``INTRP``.
+        ``CR`` without ``INTRP``), the result is 0 with ``NO_DATA`` and the bits; where less is lost it is
+        ``INTRP``.
 
     Notes
     -----
-    Duchon, C. E. 1979, J. Appl. Meteor. 18, 1016 (the kernel). The weights are normalised to sum 1, which
-    removes the ripple of a truncated sinc on a flat sky.
+    Lagrange interpolation: a polynomial of degree 9 through ten pixels along each axis. Sum, centroid and
+    shape of a star are kept to 1e-4 of its peak if the FWHM is 5 pixels or more (1e-6 at 7.5 pixels), where a
+    Lanczos-5 kernel of sum 1 is wrong by 1e-3 of the peak and moves the star by up to 0.01 pixels.
     """
     result = _empty(to_shape)
     _warp_onto(result, source, from_wcs, to_wcs)
@@ -65,7 +67,7 @@ def mosaic(patches: Iterable[tuple[MaskedImage, WCS]], to_wcs: WCS, to_shape: tu
     """Resample several overlapping images onto one grid; see `warp` for what is done to each.
 
     Where two patches overlap, the first that has data wins, so the order decides and is part of the result.
-    Patches should overlap by at least ``2 * ORDER`` pixels, or a seam without data remains.
+    Patches should overlap by at least ``2 * REACH`` pixels, or a seam without data remains.
 
     Parameters
     ----------
@@ -106,7 +108,7 @@ def _warp_onto(result: MaskedImage, source: MaskedImage, from_wcs: WCS, to_wcs: 
         source.variance,
         source.mask,
         _invalid_blocks(source.image, source.mask),
-        _lanczos_table(),
+        _weight_table(),
         *nodes,
         *box,
         result.image,
@@ -170,12 +172,16 @@ def _invalid_blocks(image: NDArray[np.float32], mask: NDArray[np.uint16]) -> NDA
     return blocks
 
 
-def _lanczos_table() -> NDArray[np.float32]:
-    """Weights of the ``2 * ORDER`` pixels around a position, at `_PHASES` + 1 sub-pixel offsets."""
-    offset = np.linspace(0.0, 1.0, _PHASES + 1)[:, np.newaxis]
-    distance = offset + ORDER - 1 - np.arange(2 * ORDER)
-    weights = np.sinc(distance) * np.sinc(distance / ORDER) * (np.abs(distance) < ORDER)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+def _weight_table() -> NDArray[np.float32]:
+    """Weights of the ``2 * REACH`` pixels around a position, at `_PHASES` + 1 sub-pixel offsets."""
+    offset = np.linspace(0.0, 1.0, _PHASES + 1)
+    places = np.arange(2 * REACH) - (REACH - 1)
+    weights = np.ones((offset.size, places.size))
+    for k, place in enumerate(places):
+        for other in places:
+            if other != place:
+                weights[:, k] *= (offset - other) / (place - other)
+    return weights.astype(np.float32)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -188,7 +194,7 @@ def _bilinear(nodes: NDArray[np.float64], row: int, column: int, down: float, ri
 @numba.njit(cache=True, nogil=True)
 def _clean_stamp(invalid: NDArray[np.bool_], left: int, top: int) -> bool:
     """Tell whether no block that the kernel touches has an invalid pixel."""
-    last = 2 * ORDER - 1
+    last = 2 * REACH - 1
     for by in range(top // _BLOCK, (top + last) // _BLOCK + 1):
         for bx in range(left // _BLOCK, (left + last) // _BLOCK + 1):
             if invalid[by, bx]:
@@ -204,7 +210,7 @@ def _weighted_sum(
     w0, w1, w2, w3, w4 = wx[0], wx[1], wx[2], wx[3], wx[4]
     w5, w6, w7, w8, w9 = wx[5], wx[6], wx[7], wx[8], wx[9]
     total = np.float32(0.0)
-    for k in range(2 * ORDER):
+    for k in range(2 * REACH):
         row = image[top + k]
         first = (w0 * row[left] + w1 * row[left + 1]) + (w2 * row[left + 2] + w3 * row[left + 3])
         second = (w4 * row[left + 4] + w5 * row[left + 5]) + (w6 * row[left + 6] + w7 * row[left + 7])
@@ -225,8 +231,8 @@ def _partial_sum(
     """Weighted mean over the pixels that hold a value, and the share of absolute weight that is lost."""
     ny, nx = image.shape
     total, lost, everything, value = 0.0, 0.0, 0.0, 0.0
-    for ky in range(2 * ORDER):
-        for kx in range(2 * ORDER):
+    for ky in range(2 * REACH):
+        for kx in range(2 * REACH):
             weight = wx[kx] * wy[ky]
             if abs(weight) < 1e-12:
                 continue
@@ -293,10 +299,10 @@ def _resample(
             if not (x >= -0.5 and y >= -0.5 and x <= from_nx - 0.5 and y <= from_ny - 0.5):
                 continue
             ix, iy = int(x + 1.0) - 1, int(y + 1.0) - 1
-            left, top = ix - ORDER + 1, iy - ORDER + 1
+            left, top = ix - REACH + 1, iy - REACH + 1
             wx = table[int((x - ix) * _PHASES + 0.5)]
             wy = table[int((y - iy) * _PHASES + 0.5)]
-            inside = left >= 0 and top >= 0 and left + 2 * ORDER <= from_nx and top + 2 * ORDER <= from_ny
+            inside = left >= 0 and top >= 0 and left + 2 * REACH <= from_nx and top + 2 * REACH <= from_ny
             lost = 0.0
             if inside and _clean_stamp(invalid, left, top):
                 value = _weighted_sum(image, left, top, wx, wy)
@@ -304,6 +310,7 @@ def _resample(
                 value, lost = _partial_sum(image, mask, left, top, wx, wy)
             noise, bits = _nearest_four(image, variance, mask, x, y)
             if lost > MAX_LOST_WEIGHT or noise < 0.0:
+                out_mask[y0 + j, x0 + i] |= bits
                 continue
             area = _bilinear(grid_area, row, column, down, right)
             out_image[y0 + j, x0 + i] = value * area

@@ -14,7 +14,7 @@ MATCH_RADIUS_PIXELS: Final = 8.0
 BRIGHT_SNR: Final = 10.0
 """S/N above which a transient should be found."""
 SNR_EDGES: Final = (5.0, 7.0, 10.0, 14.0, 20.0, 30.0, 50.0)
-"""Bins of the completeness."""
+"""Bins of the completeness; the first and the last one also hold what is beyond them."""
 TRANSIENT: Final = "transient"
 """Kind of the events that completeness and flux bias are about."""
 
@@ -141,8 +141,8 @@ def assess(
     parts = list(per_group.values())
     snr = _joined([part.snr for part in parts])
     found = _joined([part.found for part in parts]).astype(bool)
-    bins = np.digitize(snr, SNR_EDGES) - 1
     n_bins = len(SNR_EDGES) - 1
+    bins = np.clip(np.digitize(snr, SNR_EDGES) - 1, 0, n_bins - 1)
     bright = snr > BRIGHT_SNR
     labels: dict[int, str] = {}
     for part in parts:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from statistics import median
 from typing import Final
 
 import pandas as pd
@@ -88,6 +89,8 @@ class NightReport:
     night: str | None
     visits: tuple[VisitSummary, ...]
     n_alerts: int
+    median_latency_s: float | None
+    """From shutter close to the alerts being out [s]."""
     best: tuple[AlertSummary, ...]
     """Alerts of the highest S/N without a disqualifying flag, at most `MAX_STAMPS`, with their pictures."""
     alerts: tuple[AlertSummary, ...]
@@ -121,6 +124,7 @@ def collect(repo: Path, night: Path | None = None) -> NightReport:
     assessment = _assess(night, visits, alerts, groups)
     if assessment is not None:
         alerts = [replace(alert, truth=assessment.labels.get(alert.id)) for alert in alerts]
+    latencies = [visit.latency_s for visit in visits if visit.latency_s is not None]
     return NightReport(
         title=_title(visits),
         subtitle=_subtitle(visits),
@@ -128,6 +132,7 @@ def collect(repo: Path, night: Path | None = None) -> NightReport:
         night=str(night.absolute()) if night is not None else None,
         visits=tuple(visits),
         n_alerts=len(alerts),
+        median_latency_s=median(latencies) if latencies else None,
         best=_best(settings.repository, alerts),
         alerts=tuple(alerts),
         assessment=assessment,

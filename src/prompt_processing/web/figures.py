@@ -20,7 +20,7 @@ INK: Final = "#010203"
 """Drawn in place of the page's text colour; replaced by ``currentColor`` in the SVG."""
 ACCENT: Final = "#3b7dd8"
 WARM: Final = "#d9822b"
-DIFFERENCE_SIGMAS: Final = 10.0
+DIFFERENCE_SIGMAS: Final = 5.0
 """Noise levels from mid-grey to white in a difference cutout, before the source's own peak counts."""
 
 

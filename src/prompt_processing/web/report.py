@@ -5,9 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
-from itertools import cycle
 from pathlib import Path
-from statistics import median
 from typing import Final
 
 import jinja2
@@ -24,7 +22,8 @@ from prompt_processing.web.figures import (
     png,
 )
 
-_COLOURS: Final = ("#5b8fd6", "#57b08a", "#d9a441", "#c9705f", "#8a7cc2", "#4fa3b5", "#b58863", "#8c97a3")
+_HUE_STEP: Final = 137.5
+"""Golden angle [deg]: however many stages there are, neighbours get hues far apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +59,8 @@ class Stamp:
     """An alert with its cutouts as pictures."""
 
     alert: AlertSummary
+    flux: str
+    """Flux and its error [µJy]."""
     images: Mapping[str, str]
 
 
@@ -115,11 +116,11 @@ def render(report: NightReport) -> str:
 def _figures(report: NightReport) -> list[Figure]:
     """Return the large numbers: what a person asks first."""
     processed = sum(visit.status == "processed" for visit in report.visits)
-    latencies = [visit.latency_s for visit in report.visits if visit.latency_s is not None]
+    latency = report.median_latency_s
     figures = [
         Figure(f"{processed} / {len(report.visits)}", "visits processed"),
         Figure(str(report.n_alerts), "alerts"),
-        Figure(f"{median(latencies):.1f} s" if latencies else "n/a", "median latency from shutter close"),
+        Figure("n/a" if latency is None else f"{latency:.1f} s", "median latency from shutter close"),
     ]
     result = report.assessment
     if result is None:
@@ -146,7 +147,10 @@ def _arcsec(angle: float | None) -> str:
 def _legend(visits: Iterable[VisitSummary]) -> dict[str, str]:
     """Return a colour for every stage, in the order the stages ran."""
     names = dict.fromkeys(name for visit in visits for name in visit.stages)
-    return dict(zip(names, cycle(_COLOURS), strict=False))
+    return {
+        name: f"oklch({0.62 if index % 2 else 0.74} 0.11 {(230 + index * _HUE_STEP) % 360:.0f})"
+        for index, name in enumerate(names)
+    }
 
 
 def _row(visit: VisitSummary, legend: Mapping[str, str], longest: float) -> Row:
@@ -171,7 +175,16 @@ def _row(visit: VisitSummary, legend: Mapping[str, str], longest: float) -> Row:
 
 def _stamp(alert: AlertSummary) -> Stamp:
     """Return an alert with its pictures; a cutout that is missing has none."""
-    return Stamp(alert, {name: data_uri(png(grey)) for name, grey in levels(alert.cutouts).items()})
+    images = {name: data_uri(png(grey)) for name, grey in levels(alert.cutouts).items()}
+    return Stamp(alert, _flux(alert.flux / 1000, alert.flux_err / 1000), images)
+
+
+def _flux(flux: float, error: float) -> str:
+    """Return a flux with as many digits as two digits of its error leave."""
+    if not (np.isfinite(flux) and np.isfinite(error) and error > 0):
+        return f"{flux:.3g}"
+    digits = max(0, 1 - int(np.floor(np.log10(error))))
+    return f"{flux:.{digits}f} ± {error:.{digits}f}"
 
 
 def _completeness(report: NightReport) -> str | None:
