@@ -97,7 +97,7 @@ def summarise(sources: pd.DataFrame, forced: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for object_id, members in sources.groupby("diaObjectId", sort=True):
         ordered = members.sort_values(["midpointMjdTai", "diaSourceId"], kind="stable")
-        row: dict[str, Any] = {"diaObjectId": int(object_id), **_position(ordered)}
+        row: dict[str, Any] = {"diaObjectId": object_id, **_position(ordered)}
         row["nDiaSources"] = len(ordered)
         row["firstDiaSourceMjdTai"] = ordered["midpointMjdTai"].iloc[0]
         row["lastDiaSourceMjdTai"] = ordered["midpointMjdTai"].iloc[-1]

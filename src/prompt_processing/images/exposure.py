@@ -7,6 +7,7 @@ import numpy as np
 from astropy.wcs import WCS
 from numpy.typing import NDArray
 
+from prompt_processing.domain.errors import PsfError
 from prompt_processing.images.masks import MASK_DTYPE
 from prompt_processing.images.psf import PsfModel
 
@@ -72,3 +73,16 @@ class Exposure:
     ``visit``, ``group``, ``day_obs``, ``band``, ``physical_filter``, ``exposure_time`` [s],
     ``mjd_mid_tai``, ``mjd_end_tai`` [d], ``ra``, ``dec``, ``rotation`` [deg; boresight as the header says],
     ``gain`` [electron/adu, mean], ``read_noise`` [electron, mean] and what later tasks add."""
+
+    @property
+    def measured_psf(self) -> PsfModel:
+        """The PSF, where there must be one.
+
+        Raises
+        ------
+        PsfError
+            If it has not been measured.
+        """
+        if self.psf is None:
+            raise PsfError(f"exposure {self.info.get('exposure')}: the PSF has not been measured")
+        return self.psf

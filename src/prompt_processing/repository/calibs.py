@@ -183,8 +183,9 @@ def _flat_pairs(frames: FrameSet, source: _Counter) -> Iterator[tuple[list[Ampli
             current = source.read(frame)
             if previous is not None and _same_level(previous, current):
                 yield previous, current
-                current = None
-            previous = current
+                previous = None
+            else:
+                previous = current
 
 
 def _same_level(one: list[Amplifier], other: list[Amplifier]) -> bool:

@@ -132,8 +132,8 @@ class AssociateTask(PipelineTask):
         measured = measure_forced(
             difference.masked_image,
             science.masked_image,
-            difference_psf=difference.psf,
-            science_psf=science.psf,
+            difference_psf=difference.measured_psf,
+            science_psf=science.measured_psf,
             wcs=difference.wcs,
             ra=places["ra"].to_numpy(dtype=float),
             dec=places["dec"].to_numpy(dtype=float),

@@ -85,13 +85,13 @@ class DetectAndMeasureTask(PipelineTask):
         # The pixels are shared with the input; only the mask is new.
         masked = MaskedImage(planes.image, planes.variance, planes.mask.copy())
         n_streaks = mask_streaks(masked)
-        peaks = detect(masked, predetection.psf, threshold=self.config.threshold)
+        peaks = detect(masked, predetection.measured_psf, threshold=self.config.threshold)
         sources = measure(
             masked,
             science.masked_image,
             template.masked_image,
-            psf=predetection.psf,
-            science_psf=science.psf,
+            psf=predetection.measured_psf,
+            science_psf=science.measured_psf,
             peaks=peaks,
             wcs=predetection.wcs,
         )

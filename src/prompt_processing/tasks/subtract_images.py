@@ -86,7 +86,7 @@ class SubtractImagesTask(PipelineTask):
         result = subtract(
             science.masked_image,
             template.masked_image,
-            science_psf=science.psf,
+            science_psf=science.measured_psf,
             x=np.asarray(stars["x"], dtype=float),
             y=np.asarray(stars["y"], dtype=float),
             flux=np.asarray(stars["flux"], dtype=float),
