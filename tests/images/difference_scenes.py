@@ -52,8 +52,16 @@ class Pair:
     flux: NDArray[np.float64]
 
 
-def make_pair(  # noqa: PLR0914 - everything that differs between two epochs
-    shape=(500, 512), *, seed=1, n_stars=60, scale=1.0, transients=(), sigma=SCIENCE_SIGMA, shift=0.0, noise=True
+def make_pair(
+    shape=(500, 512),
+    *,
+    seed=1,
+    n_stars=60,
+    scale=1.0,
+    transients=(),
+    sigma=SCIENCE_SIGMA,
+    shift=0.0,
+    noise=True,
 ) -> Pair:
     """Two epochs of one field; ``transients`` are (x, y, flux) of what is in the science image only."""
     rng = np.random.default_rng(seed)

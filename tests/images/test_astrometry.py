@@ -21,7 +21,7 @@ class Field:
         rng = np.random.default_rng(seed)
         self.shape = ny, nx = shape
         self.wcs = predicted_wcs(
-            ra + offset[0] / 3600 / np.cos(np.radians(dec)), dec + offset[1] / 3600,
+            (ra + offset[0] / 3600 / np.cos(np.radians(dec))) % 360, dec + offset[1] / 3600,
             ROTATION + rotation_error, shape, SCALE,
         )  # fmt: skip
         if mirrored:

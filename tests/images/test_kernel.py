@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
-from difference_scenes import SCIENCE_SIGMA, TEMPLATE_SIGMA, make_pair
+from difference_scenes import SCIENCE_SIGMA, TEMPLATE_SIGMA, draw, make_pair
+from scipy.signal import fftconvolve
 
 from prompt_processing.domain.errors import SubtractionError
-from prompt_processing.images.kernel import MatchingKernel, exponents, fit_kernel
+from prompt_processing.images.kernel import MatchingKernel, fit_kernel
+from prompt_processing.images.kernel_stamps import exponents
 from prompt_processing.images.psf import polynomial_terms
 
 FWHM = 2.3548 * SCIENCE_SIGMA
@@ -16,22 +18,29 @@ def fit(pair):
     return fit_kernel(pair.science, pair.template, usable, pair.x, pair.y, fwhm=FWHM)
 
 
-def test_the_kernel_between_two_gaussians_is_a_gaussian():
+def test_the_kernel_turns_one_psf_and_scale_into_the_other():
     fitted = fit(make_pair(noise=False, scale=0.8))
-    kernel = fitted.kernel.central
-    half = kernel.shape[0] // 2
-    ys, xs = np.mgrid[-half : half + 1, -half : half + 1]
-    sigma2 = SCIENCE_SIGMA**2 - TEMPLATE_SIGMA**2
-    truth = np.exp(-0.5 * (xs**2 + ys**2) / sigma2)
-    truth *= 1 / 0.8 / truth.sum()
-    assert kernel.sum() == pytest.approx(1 / 0.8, rel=2e-3)
-    assert np.abs(kernel - truth).max() < 0.03 * truth.max()
+    size = (81, 81)
+    template = draw(size, [40], [40], [0.8], TEMPLATE_SIGMA)
+    wanted = draw(size, [40], [40], [1.0], SCIENCE_SIGMA)
+    for x, y in ((256, 250), (60, 400)):
+        matched = fftconvolve(template, fitted.kernel.at(x, y), mode="same")
+        assert np.abs(matched - wanted).max() < 2e-3 * wanted.max()
+    assert fitted.kernel.central.sum() == pytest.approx(1 / 0.8, rel=2e-3)
 
 
 def test_noise_does_not_change_the_sum_by_more_than_its_error():
     fitted = fit(make_pair())
     assert fitted.kernel.central.sum() == pytest.approx(1.0, rel=0.005)
-    assert fitted.chi2_per_pixel == pytest.approx(1.0, abs=0.05)
+    smoothed = 200.0 * (fitted.kernel.central**2).sum()  # the template's noise, after the kernel
+    assert fitted.chi2_per_pixel == pytest.approx((1000.0 + smoothed) / 1200.0, abs=0.03)
+
+
+def test_transients_beside_the_stars_do_not_cost_the_stamps():
+    grid = [(x, y, 2.5e4) for x in range(40, 500, 60) for y in range(40, 480, 60)]
+    fitted = fit(make_pair(transients=grid))
+    assert fitted.used.mean() > 0.75
+    assert fitted.kernel.central.sum() == pytest.approx(1.0, rel=0.01)
 
 
 def test_a_star_that_has_changed_is_left_out():

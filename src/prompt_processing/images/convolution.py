@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
+from prompt_processing.images.threads import for_each
+
 TILE: Final = 640
 """Side of a tile with its margin, in pixels: a tile and its transform stay in the processor's cache."""
 _Positions = NDArray[np.float64]
@@ -63,8 +65,10 @@ def convolve_sum(
     result = np.empty_like(image)
     tile_ny, tile_nx = (fft.next_fast_len(min(TILE, n + 2 * half), real=True) for n in image.shape)
     transforms = [_transform(kernel, (tile_ny, tile_nx)) for kernel in kernels]
-    padded = np.zeros((tile_ny, tile_nx), dtype=np.float32)
-    for rows, columns in _tiles(image.shape, (tile_ny - 2 * half, tile_nx - 2 * half)):
+
+    def convolve_tile(tile: tuple[slice, slice]) -> None:
+        rows, columns = tile
+        padded = np.zeros((tile_ny, tile_nx), dtype=np.float32)
         _cut(image, rows.start - half, columns.start - half, padded)
         spectrum = fft.rfft2(padded)
         y = np.arange(rows.start, rows.stop, dtype=np.float64)
@@ -78,6 +82,8 @@ def convolve_sum(
             part *= right.astype(np.float32)
             total += part
         result[rows, columns] = total
+
+    for_each(convolve_tile, _tiles(image.shape, (tile_ny - 2 * half, tile_nx - 2 * half)))
     return result
 
 

@@ -28,6 +28,8 @@ MIN_FILLING: Final = 0.6
 """Least share of the blocks along a trail that are significant."""
 MAX_GAP: Final = 6
 """Longest gap in a trail, in blocks."""
+MAX_DENSITY: Final = 0.1
+"""Largest share of significant blocks in the image: with more of them, any line looks like a trail."""
 MAX_STREAKS: Final = 5
 """Most trails of each sign that are looked for."""
 MAX_HALF_WIDTH: Final = 48
@@ -67,9 +69,9 @@ def mask_streaks(difference: MaskedImage) -> int:
     blocks = _bin(significance, counts)
     found = 0
     for sign in (1.0, -1.0):
-        hits = np.argwhere(sign * blocks > BLOCK_THRESHOLD).astype(np.float64)
+        left = sign * blocks
         for _ in range(MAX_STREAKS):
-            line, hits = _strongest_line(hits, np.isfinite(blocks))
+            line = _strongest_line(left)
             if line is None:
                 break
             refined = _refine(sign * significance, line)
@@ -115,14 +117,18 @@ def _bin(significance: NDArray[np.float32], used: NDArray[np.bool_]) -> NDArray[
     return blocks
 
 
-def _strongest_line(
-    hits: NDArray[np.float64], valid: NDArray[np.bool_]
-) -> tuple[_Line | None, NDArray[np.float64]]:
-    """Return the line that most hits lie on, if they fill a long piece of it, and all other hits."""
-    diagonal = float(np.hypot(*valid.shape))
+def _strongest_line(blocks: NDArray[np.float64]) -> _Line | None:
+    """Return the line that most significant blocks lie on, if they fill a long piece of it.
+
+    What is found is taken out of ``blocks`` (NaN), for the next search.
+    """
+    ny, nx = blocks.shape
+    diagonal = float(np.hypot(ny, nx))
     least = max(MIN_BLOCKS, MIN_LENGTH * diagonal)
-    if len(hits) < MIN_FILLING * least:
-        return None, hits
+    valid = np.isfinite(blocks)
+    hits = np.argwhere(np.where(valid, blocks, 0.0) > BLOCK_THRESHOLD).astype(np.float64)
+    if len(hits) < MIN_FILLING * least or len(hits) > MAX_DENSITY * valid.sum():
+        return None
     angles = np.arange(0.0, np.pi, 1.0 / diagonal)
     votes = _vote(hits, angles, int(diagonal) + 2)
     best, bin_number = np.unravel_index(int(np.argmax(votes)), votes.shape)
@@ -132,17 +138,18 @@ def _strongest_line(
     along = (hits[:, 0] * cosine - hits[:, 1] * sine)[across <= 1.5]
     steps = np.arange(-np.ceil(diagonal), np.ceil(diagonal) + 1)
     x, y = np.rint(distance * cosine - steps * sine), np.rint(distance * sine + steps * cosine)
-    inside = (x >= 0) & (y >= 0) & (x < valid.shape[1]) & (y < valid.shape[0])
+    inside = (x >= 0) & (y >= 0) & (x < nx) & (y < ny)
     inside[inside] = valid[y[inside].astype(int), x[inside].astype(int)]
     steps = steps[inside]
     first, last = _longest_run(steps, np.isin(steps, np.rint(along)), least)
     if last <= first:
-        return None, hits
+        return None
+    rows, columns = np.ogrid[:ny, :nx]
+    blocks[np.abs(columns * cosine + rows * sine - distance) <= 1.5 + MAX_HALF_WIDTH / BLOCK / 2] = np.nan
     centre = (BLOCK - 1) / 2.0  # of block 0, in pixels
     offset = centre * (cosine + sine)
     shift = centre * (cosine - sine)
-    line = _Line(angle, distance * BLOCK + offset, first * BLOCK + shift, last * BLOCK + shift)
-    return line, hits[across > 1.5 + MAX_HALF_WIDTH / BLOCK / 2]
+    return _Line(angle, distance * BLOCK + offset, first * BLOCK + shift, last * BLOCK + shift)
 
 
 @numba.njit(cache=True, nogil=True)

@@ -16,7 +16,7 @@ from prompt_processing.images.kernel import KernelFit, MatchingKernel, fit_kerne
 from prompt_processing.images.masks import MASK_DTYPE, UNUSABLE, MaskPlane
 from prompt_processing.images.psf import PsfModel
 
-MAX_STAMPS: Final = 350
+MAX_STAMPS: Final = 300
 CELLS: Final = 16
 """The brightest star in each of ``CELLS x CELLS`` cells gets a stamp first, so that stamps cover the
 image."""

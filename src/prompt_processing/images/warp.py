@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 
 from prompt_processing.images.exposure import MaskedImage
 from prompt_processing.images.masks import MASK_DTYPE, MaskPlane
+from prompt_processing.images.threads import for_each
 
 REACH: Final = 5
 """Pixels on either side of a position that are used along each axis."""
 STEP: Final = 16
 """Distance of the nodes at which the WCSs are evaluated, in pixels of the destination."""
+BAND: Final = 16
+"""Rows of nodes that are resampled together; bands are worked on side by side."""
 MAX_LOST_WEIGHT: Final = 0.1
 """Share of the kernel's absolute weight that may miss valid pixels before a result is ``NO_DATA``."""
 
@@ -103,18 +106,30 @@ def _warp_onto(result: MaskedImage, source: MaskedImage, from_wcs: WCS, to_wcs: 
     if box is None:
         return
     nodes = _coordinate_nodes(box, from_wcs, to_wcs)
-    _resample(
-        source.image,
-        source.variance,
-        source.mask,
-        _invalid_blocks(source.image, source.mask),
-        _weight_table(),
-        *nodes,
-        *box,
-        result.image,
-        result.variance,
-        result.mask,
-    )
+    invalid = _invalid_blocks(source.image, source.mask)
+    table = _weight_table()
+    x0, y0, nx, ny = box
+
+    def resample_band(first: int) -> None:
+        """Resample the rows that begin at a row of nodes."""
+        start = first * STEP
+        _resample(
+            source.image,
+            source.variance,
+            source.mask,
+            invalid,
+            table,
+            *(grid[first:] for grid in nodes),
+            x0,
+            y0 + start,
+            nx,
+            min(BAND * STEP, ny - start),
+            result.image,
+            result.variance,
+            result.mask,
+        )
+
+    for_each(resample_band, range(0, (ny - 1) // STEP + 1, BAND))
 
 
 def _destination_box(
