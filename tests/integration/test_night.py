@@ -34,7 +34,7 @@ def test_every_visit_is_processed_and_its_alerts_are_out(played):
     repo, visits = played
     assert [(visit.outcome.status, visit.outcome.flags) for visit in visits] == [(Status.PROCESSED, ())] * 2
     assert all(visit.n_alerts > 0 and visit.latency_s > 0 for visit in visits)
-    archived = list(AlertArchive(root(Settings.load(repo).repository.alerts)).list_ids())
+    archived = list(AlertArchive(root(Settings.load(repo).repository.alerts)).ids())
     assert len(archived) == sum(visit.n_alerts for visit in visits)
 
 
@@ -52,7 +52,7 @@ def test_an_alert_tells_what_the_apdb_holds_and_shows_three_cutouts(played):
     places = Settings.load(repo).repository
     archive, apdb = AlertArchive(root(places.alerts)), SqlApdb(places.apdb_url)
     with_history = 0
-    for source_id in archive.list_ids():
+    for source_id in archive.ids():
         alert = decode(archive.read(source_id))
         rows = apdb.visit_sources(alert["diaSource"]["visit"], alert["diaSource"]["detector"])
         row = rows[rows["diaSourceId"] == source_id].iloc[0]

@@ -2,6 +2,7 @@
 
 import numpy as np
 from astropy.table import Table
+from lsst.pex.config import ListField
 from lsst.pipe.base import PipelineTask, PipelineTaskConfig, PipelineTaskConnections, Struct
 from lsst.pipe.base import connectionTypes as ct
 
@@ -37,11 +38,17 @@ class StandardizeConnections(PipelineTaskConnections, dimensions=_DETECTOR_VISIT
 class StandardizeConfig(PipelineTaskConfig, pipelineConnections=StandardizeConnections):
     """Configuration of `StandardizeTask`."""
 
+    dropped_flags = ListField[str](
+        doc="Flags of what is left out: a satellite leaves hundreds of pieces of its trail.",
+        default=["pixelFlags_streakCenter"],
+    )
+
 
 class StandardizeTask(PipelineTask):
     """Name the sources and say where and when they were seen."""
 
     ConfigClass = StandardizeConfig
+    config: StandardizeConfig
     _DefaultName = "standardizeDiaSource"
 
     def run(self, *, unfiltered: Table, difference: Exposure) -> Struct:
@@ -60,8 +67,8 @@ class StandardizeTask(PipelineTask):
         Returns
         -------
         struct
-            ``sources``: rows whose position is known, with ``diaSourceId``, ``visit``, ``detector``,
-            ``band``, ``midpointMjdTai`` [d] and ``exposureTime`` [s].
+            ``sources``: rows whose position is known and that are not dropped, with ``diaSourceId``,
+            ``visit``, ``detector``, ``band``, ``midpointMjdTai`` [d] and ``exposureTime`` [s].
         """
         info = difference.info
         base = detector_exposure_id(info["exposure"], info["detector"])
@@ -72,5 +79,7 @@ class StandardizeTask(PipelineTask):
         frame["band"] = info["band"]
         frame["midpointMjdTai"] = float(info["mjd_mid_tai"])
         frame["exposureTime"] = np.float32(info["exposure_time"])
-        known = np.isfinite(frame["ra"]) & np.isfinite(frame["dec"])
-        return Struct(sources=frame[known].reset_index(drop=True))
+        kept = np.isfinite(frame["ra"]) & np.isfinite(frame["dec"])
+        for name in self.config.dropped_flags:
+            kept &= ~frame[name]
+        return Struct(sources=frame[kept].reset_index(drop=True))
