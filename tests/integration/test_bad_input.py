@@ -34,7 +34,7 @@ class Workshop:
         """Add a visit: its header is edited, its file damaged, its event changed; return its group."""
         self.number += 1
         group = f"group-{self.number}"
-        shift = 40.0 * self.number
+        shift = 4.0 * self.number
         if raw:
             self._add_raw(group, shift, edit, damage, sidecar=sidecar)
         if event:
@@ -70,25 +70,32 @@ class Workshop:
         return self.folder
 
 
-def fill(value):
-    def edit(hdus):
-        for index in range(1, len(hdus)):
-            if "DATASEC" in hdus[index].header:
-                pixels = hdus[index].data.astype(np.float32)
-                pixels[:, : -64 if pixels.shape[1] > 128 else -20] = value
-                hdus[index].data = pixels
+def light(hdus):
+    """Yield the pixels of every amplifier that saw light."""
+    for index in range(1, len(hdus)):
+        section = hdus[index].header.get("DATASEC")
+        if section is not None:
+            (x1, x2), (y1, y2) = (map(int, part.split(":")) for part in section.strip("[]").split(","))
+            hdus[index].data = hdus[index].data.astype(np.float32)
+            yield hdus[index].data[y1 - 1 : y2, x1 - 1 : x2]
 
-    return edit
+
+def lose(hdus):
+    for pixels in light(hdus):
+        pixels[:] = np.nan
 
 
 def saturate(hdus):
-    for hdu in hdus[1:]:
-        if "DATASEC" in hdu.header:
-            hdu.data[:] = 262_143
+    for pixels in light(hdus):
+        pixels[:] = pixels + 200_000
 
 
-def remove(name):
-    return lambda hdus: hdus[0].header.remove(name)
+def remove(*names):
+    def edit(hdus):
+        for name in names:
+            hdus[0].header.remove(name, ignore_missing=True)
+
+    return edit
 
 
 def put(name, value):
@@ -101,7 +108,7 @@ def outcomes(night, prepared, tmp_path_factory):
     folder = tmp_path_factory.mktemp("bad")
     repo = folder / "repo"
     shutil.copytree(prepared, repo)
-    (repo / "prompt.yaml").write_text("worker: {image_timeout_s: 2.0}\n")
+    (repo / "prompt.yaml").write_text("worker: {image_timeout_s: 8.0}\n")
     shop = Workshop(night, folder / "night")
     groups = {
         "empty": shop.add(damage=lambda _: b""),
@@ -110,9 +117,9 @@ def outcomes(night, prepared, tmp_path_factory):
         "cut pixels": shop.add(damage=lambda data: data[: len(data) // 2]),
         "wrong instrument": shop.add(edit=put("INSTRUME", "LSSTCam")),
         "no exposure time": shop.add(edit=remove("EXPTIME")),
-        "no position": shop.add(edit=remove("RA")),
+        "no position": shop.add(edit=remove("RA", "DEC", "RASTART", "DECSTART")),
         "saturated": shop.add(edit=saturate),
-        "nan": shop.add(edit=fill(np.nan)),
+        "nan": shop.add(edit=lose),
         "dark": shop.add(edit=put("IMGTYPE", "DARK")),
         "no image": shop.add(raw=False),
         "no refcat": shop.add(position=[200.0, 40.0]),
@@ -139,10 +146,10 @@ def outcomes(night, prepared, tmp_path_factory):
         ("wrong instrument", "failed:wrong-instrument", "LSSTCam"),
         ("no exposure time", "failed:bad-header", "EXPTIME"),
         ("no position", "failed:bad-header", "RA"),
-        ("saturated", "failed:bad-raw", "saturated"),
+        ("saturated", "failed:bad-raw", "_000908_"),
         ("nan", "failed:bad-raw", "_000909_"),
         ("dark", "failed:bad-header", "_000910_"),
-        ("no image", "skipped:no-image", "2 s"),
+        ("no image", "skipped:no-image", "8 s"),
     ],
 )
 def test_a_bad_visit_ends_with_what_and_where(outcomes, name, outcome, word):
@@ -163,7 +170,7 @@ def test_a_field_without_refcat_and_template_falls_back_to_what_is_possible(outc
 def test_events_that_cannot_be_played_are_named(outcomes):
     _, visits, groups, problems = outcomes
     text = "\n".join(problems)
-    assert "events.jsonl line 16" in text
+    assert "events.jsonl line 17" in text
     assert "field startTime is missing" in text
     assert groups["unknown instrument"] in text
     assert "ICRS" in text

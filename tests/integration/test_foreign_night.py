@@ -27,6 +27,7 @@ def test_a_foreign_night_becomes_alerts(tmp_path):
         index, distance, _ = truth.match_to_catalog_sky(found)
         assert (distance < 0.1 * u.arcsec).all()
         measured = np.array([alerts[i]["psfFlux"] for i in index])
-        assert abs(np.median(measured / flux) - 1) < 0.03
+        # Six sources, and a PSF and a zero point from a few dozen stars.
+        assert abs(np.median(measured / flux) - 1) < 0.05
         real = [a for a in alerts if not any(a[name] for name in DISQUALIFYING_FLAGS)]
         assert len(real) <= len(truth) + 3

@@ -1,7 +1,7 @@
 """Which quanta, and running them: a quantum graph in, outputs in memory out."""
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from lsst.pipe.base.quantum_graph import PredictedQuantumGraph
 from lsst.pipe.base.separable_pipeline_executor import SeparablePipelineExecutor
 from lsst.pipe.base.single_quantum_executor import SingleQuantumExecutor
 
-from prompt_processing.domain.errors import MissingInputError
+from prompt_processing.domain.errors import MissingInputError, PromptError
 from prompt_processing.execution.memory import MemoryButler
 
 
@@ -98,9 +98,25 @@ def run(
     # The tasks of a pipeline graph are in the order of the data flow.
     for label, task_node in graph.pipeline_graph.tasks.items():
         for quantum_id in graph.quanta_by_task.get(label, {}).values():
-            with stage(label):
+            with stage(label), _our_errors():
                 executor.execute(task_node, quanta[quantum_id], quantum_id)
     return Outputs(memory.outputs)
+
+
+@contextmanager
+def _our_errors() -> Iterator[None]:
+    """Let an error of ours out as it is, where the middleware has wrapped it (a formatter's, for example)."""
+    try:
+        yield
+    except PromptError:
+        raise
+    except Exception as error:
+        cause = error.__cause__
+        while cause is not None and not isinstance(cause, PromptError):
+            cause = cause.__cause__
+        if cause is None:
+            raise
+        raise cause from error
 
 
 def persist(outputs: Outputs, butler: Butler, dataset_types: Iterable[str] | None = None) -> list[DatasetRef]:

@@ -9,6 +9,8 @@ a retry is harmless wherever the attempt before it ended.
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -25,7 +27,7 @@ from prompt_processing.delivery.port import AlertSink, MetricsSink, ProductSink
 from prompt_processing.domain import collections
 from prompt_processing.domain.clock import Clock, from_mjd_tai, seconds_between
 from prompt_processing.domain.decision import Decision
-from prompt_processing.domain.errors import PromptError
+from prompt_processing.domain.errors import PermanentError, PromptError
 from prompt_processing.domain.outcome import Outcome, Stopwatch
 from prompt_processing.domain.raws import ArrivalPointer
 from prompt_processing.domain.visit import DetectorVisit
@@ -133,7 +135,8 @@ class Process:
                 return Outcome.skipped(
                     "no-image", f"none within {limit:.0f} s of the predicted shutter close"
                 )
-            return self._process(visit, claim, watch, loaded, pointer)
+            with _naming(pointer.key):
+                return self._process(visit, claim, watch, loaded, pointer)
         finally:
             loaded.close()
 
@@ -242,6 +245,17 @@ class Process:
                 )
             except Exception:  # noqa: BLE001 (metrics never hurt processing)
                 _LOG.exception("metrics not sent", visit=decision.info.visit)
+
+
+@contextmanager
+def _naming(key: str) -> Iterator[None]:
+    """Let every error that will not go away name the raw that it is about."""
+    try:
+        yield
+    except PermanentError as error:
+        if key.rpartition("/")[2] in str(error):
+            raise
+        raise type(error)(f"{key}: {error}") from error
 
 
 def data_query(info: dict[str, Any]) -> str:
