@@ -1,14 +1,11 @@
 """Alard-Lupton subtraction of the template."""
 
-from typing import Any
-
 import numpy as np
 from astropy.table import Table
 from lsst.pipe.base import PipelineTask, PipelineTaskConfig, PipelineTaskConnections, Struct
 from lsst.pipe.base import connectionTypes as ct
 
 from prompt_processing.images.exposure import Exposure
-from prompt_processing.images.kernel import MatchingKernel
 from prompt_processing.images.subtraction import subtract
 
 
@@ -101,8 +98,4 @@ class SubtractImagesTask(PipelineTask):
         matched = Exposure(
             result.matched_template, unit="nJy", wcs=science.wcs, psf=science.psf, info=dict(science.info)
         )
-        return Struct(difference=difference, matched=matched, kernel=_kernel_arrays(result.kernel))
-
-
-def _kernel_arrays(kernel: MatchingKernel) -> dict[str, Any]:
-    return {"planes": kernel.planes, "order": kernel.order, "shape": np.array(kernel.shape)}
+        return Struct(difference=difference, matched=matched, kernel=result.kernel.to_arrays())
