@@ -182,7 +182,7 @@ def test_a_card_that_is_missing_or_makes_no_sense_is_named_with_its_file(card, v
     del header[card]
     if value is not None:
         header[card] = value
-    with pytest.raises(HeaderError, match=rf"^night/a\.fits: card {card} is ") as caught:
+    with pytest.raises(HeaderError, match=rf"^night/a\.fits: .*card {card} is ") as caught:
         observation_info(header, "night/a.fits")
     assert ("missing" in str(caught.value)) is (value is None)
 

@@ -8,7 +8,6 @@ from lsst.daf.butler import Butler, CollectionType, Timespan
 
 from prompt_processing.domain import collections
 from prompt_processing.domain.errors import NoCalibError, RepositoryError
-from prompt_processing.instruments.ingest import day_timespan
 from prompt_processing.repository.calibs import FrameSet, _certify
 from prompt_processing.repository.create import create_repository
 from prompt_processing.repository.frames import Frame, find_frames
@@ -37,12 +36,12 @@ def test_calibs_are_valid_from_their_day_until_the_next_and_the_oldest_before_as
     with Butler.from_config(repo, writeable=True) as butler:
         # Not built in the order of their days.
         for day, value in days.items():
-            run = f"LATISS/calib/test-{day}"
+            run = f"LATISS/calib/{day}-test"
             butler.collections.register(run, CollectionType.RUN)
             image = np.full((2, 2), value, dtype=np.float32)
             ref = butler.put(image, "bias", instrument="LATISS", detector=0, run=run)
             for _ in range(2):
-                _certify(butler, ref, day_timespan(day).begin)
+                _certify(butler, ref)
 
         def at(day):
             moment = Timespan.fromInstant(Time(f"{day}T03:00:00", scale="tai"))

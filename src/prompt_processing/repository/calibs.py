@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from astropy.time import Time
 from lsst.daf.butler import Butler, CollectionType, DatasetRef, Timespan
 
 from prompt_processing.domain import collections
@@ -120,7 +119,7 @@ def _build(butler: Butler, frames: FrameSet, progress: Progress) -> None:
                 for name, data_id, value in _make(frames, _Counter(frames, progress))
             ]
     for ref in refs:
-        _certify(butler, ref, day_timespan(frames.day_obs).begin)
+        _certify(butler, ref)
 
 
 class _Counter:
@@ -194,21 +193,29 @@ def _same_level(one: list[Amplifier], other: list[Amplifier]) -> bool:
     return abs(levels[0] - levels[1]) < _SAME_LEVEL * max(levels)
 
 
-def _certify(butler: Butler, ref: DatasetRef, begin: Time) -> None:
-    """Let a calib be valid from a time until the next newer one is, in place of what was valid then."""
+def _certify(butler: Butler, ref: DatasetRef) -> None:
+    """Let a calib be valid from its day until the next newer one is, in place of what was valid then."""
     collection = collections.calibs(str(ref.dataId["instrument"]))
-    standing = [
-        association
+    standing = {
+        association.ref
         for association in butler.registry.queryDatasetAssociations(
             ref.datasetType, collections=collection, collectionTypes={CollectionType.CALIBRATION}
         )
         if association.ref.dataId == ref.dataId
-    ]
-    others = [association.timespan for association in standing if association.ref != ref]
-    later = [span.begin for span in others if span.begin is not None and span.begin > begin]
-    earlier = any(span.begin is None or span.begin < begin for span in others)
-    validity = Timespan(begin if earlier else None, min(later, default=None))
+    }
+    day = _day_of(ref)
+    days = {_day_of(other) for other in standing - {ref}}
+    later = min((other for other in days if other > day), default=None)
+    validity = Timespan(
+        day_timespan(day).begin if any(other < day for other in days) else None,
+        None if later is None else day_timespan(later).begin,
+    )
     with butler.transaction():
         if standing:
             butler.registry.decertify(collection, ref.datasetType, validity, dataIds=[ref.dataId])
         butler.registry.certify(collection, [ref], validity)
+
+
+def _day_of(ref: DatasetRef) -> int:
+    """Return the observing day of a calib, with which the name of its run begins."""
+    return int(ref.run.rpartition("/")[2].partition("-")[0])
