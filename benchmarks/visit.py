@@ -12,15 +12,19 @@ import statistics
 import tempfile
 from pathlib import Path
 
+from lsst.daf.butler import Butler
+
 from prompt_processing import objects
 from prompt_processing.apdb.memory import MemoryApdb
 from prompt_processing.arrivals.pointers import Arrivals
 from prompt_processing.config import Settings
 from prompt_processing.delivery.archive import AlertArchive
 from prompt_processing.delivery.decisions import DecisionStore
-from prompt_processing.delivery.memory import MemoryMetrics, MemoryProducts
+from prompt_processing.delivery.memory import MemoryMetrics
+from prompt_processing.delivery.products import ButlerProducts
 from prompt_processing.domain.outcome import Delivery, Stopwatch
 from prompt_processing.domain.visit import fan_out
+from prompt_processing.instruments.butler import make_butler
 from prompt_processing.ledger.memory import MemoryLedger
 from prompt_processing.preload.preloader import Preloader
 from prompt_processing.repository.central import open_central
@@ -58,13 +62,14 @@ def process_night(night: Path, repo: Path, scratch: Path) -> list[dict[str, floa
     settings = Settings.load(repo)
     arrivals = Arrivals(objects.root(night / "raw"), objects.root(scratch / "arrivals"), clock)
     apdb = MemoryApdb()
+    make_butler(str(scratch / "central"))
     stores = Stores(
         ledger=MemoryLedger(),
         decisions=DecisionStore(objects.root(scratch / "decisions")),
         apdb=apdb,
         alerts=AlertArchive(objects.root(scratch / "alerts")),
         metrics=MemoryMetrics(),
-        products=MemoryProducts(),
+        products=ButlerProducts(Butler.from_config(scratch / "central", writeable=True)),
     )
     process = Process(
         preloader=Preloader(
