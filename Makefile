@@ -40,7 +40,7 @@ lint: $(VENV)/dev.installed  ## Check style, types and layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/installed  ## Run the benchmarks that docs/performance.md quotes
+bench: $(VENV)/dev.installed  ## Run the benchmarks that docs/performance.md quotes
 	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done
 
 clean:  ## Remove the demo, caches and build files (the virtual environment stays: rm -rf .venv)

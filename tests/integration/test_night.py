@@ -14,6 +14,7 @@ import pytest
 from astropy.io import fits
 from lsst.daf.butler import Butler
 
+from prompt_processing import database
 from prompt_processing.apdb.sql import SqlApdb
 from prompt_processing.config import Settings, shipped_pipelines
 from prompt_processing.delivery.archive import AlertArchive
@@ -21,6 +22,7 @@ from prompt_processing.delivery.packets import decode
 from prompt_processing.domain import collections
 from prompt_processing.domain.outcome import Status
 from prompt_processing.instruments.skymap import SKYMAP
+from prompt_processing.ledger.sql import SqlLedger
 from prompt_processing.objects import root
 from prompt_processing.web.collect import collect
 from support.nights import contents, copy_repository, decisions, play
@@ -95,6 +97,23 @@ def test_playing_the_night_again_changes_nothing(played, night, tmp_path):
     assert [visit.outcome.status for visit in visits] == [Status.PROCESSED] * 2
     assert contents(repo) == files
     assert dump(repo) == rows
+
+
+def test_a_visit_that_is_taken_up_again_changes_nothing_in_the_world(played, night, tmp_path):
+    repo = copy_repository(played[0], tmp_path / "again")
+    places = Settings.load(repo).repository
+    ledger = SqlLedger(database.engine(places.ledger_url))
+    visit = ledger.detector_visits()[0].visit
+    assert ledger.reopen(visit.key)
+    folders = [Path(place) for place in (places.alerts, places.decisions, places.arrivals)]
+    before = [contents(folder) for folder in folders], dump(Path(places.apdb))
+    visits, _ = play(repo, night)
+    assert [visit.outcome.status for visit in visits] == [Status.PROCESSED] * 2
+    assert len(ledger.find(visit.key).attempts) == 2
+    assert ([contents(folder) for folder in folders], dump(Path(places.apdb))) == before
+    with Butler.from_config(places.butler) as butler:
+        images = butler.query_datasets("difference_image", collections="LATISS/prompt/*", find_first=False)
+    assert len(images) == 2
 
 
 def test_another_repository_gets_equal_rows_and_packets(played, repo, night):

@@ -67,24 +67,8 @@ def from_tai_seconds(seconds: float) -> Time:
     return Time(seconds, format="unix_tai", scale="tai")
 
 
-def from_utc_seconds(seconds: float) -> Time:
-    """Return the time of a UTC stamp such as ``private_efdStamp`` (or a file's).
-
-    Parameters
-    ----------
-    seconds
-        UTC (UNIX) seconds since 1970.
-    """
-    return Time(seconds, format="unix", scale="utc")
-
-
-def tai_seconds(moment: Time) -> float:
-    """Return a time as TAI seconds since 1970, the inverse of `from_tai_seconds`."""
-    return float(moment.tai.unix_tai)
-
-
 def utc_seconds(moment: Time) -> float:
-    """Return a time as UTC (UNIX) seconds since 1970, the inverse of `from_utc_seconds`."""
+    """Return a time as UTC (UNIX) seconds since 1970."""
     return float(moment.utc.unix)
 
 

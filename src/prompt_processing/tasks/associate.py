@@ -112,6 +112,8 @@ class AssociateTask(PipelineTask):
             that has a new source; ``dia_forced_sources``: one row for each object inside the image.
         """
         midpoint = float(difference.info["mjd_mid_tai"])
+        # After an attempt that was cut short the history may hold this very visit.
+        old_objects = old_objects[old_objects["firstDiaSourceMjdTai"] < midpoint]
         old_sources, old_forced = before(old_sources, midpoint), before(old_forced, midpoint)
         associated = associate(sources, old_objects, self.config.radius)
         forced = self._measure_forced(associated, old_objects, science, difference)
