@@ -23,14 +23,18 @@ from prompt_processing.delivery.decisions import DecisionStore
 from prompt_processing.delivery.memory import MemoryMetrics
 from prompt_processing.delivery.products import ButlerProducts
 from prompt_processing.domain.outcome import Delivery, Stopwatch
-from prompt_processing.domain.visit import fan_out
 from prompt_processing.instruments.butler import make_butler
+from prompt_processing.instruments.fan_out import detector_visits
 from prompt_processing.ledger.memory import MemoryLedger
+from prompt_processing.messaging.memory import MemoryHints, MemoryQueue
 from prompt_processing.preload.preloader import Preloader
 from prompt_processing.repository.central import open_central
+from prompt_processing.worker.arrival import note_arrival
 from prompt_processing.worker.camera import SkippingClock
+from prompt_processing.worker.pixels import ButlerPixels
 from prompt_processing.worker.player import read_events
 from prompt_processing.worker.process import Process, Stores
+from prompt_processing.worker.wait import ImageWaiter
 
 BEFORE_THE_IMAGE = ("preload", "wait")
 AFTER_THE_ALERTS = ("metrics", "products")
@@ -71,23 +75,31 @@ def process_night(night: Path, repo: Path, scratch: Path) -> list[dict[str, floa
         metrics=MemoryMetrics(),
         products=ButlerProducts(Butler.from_config(scratch / "central", writeable=True)),
     )
-    process = Process(
-        preloader=Preloader(
-            central=open_central(repo),
-            apdb=apdb,
-            work=scratch / "work",
-            pipelines=settings.pipelines.paths(repo),
-            padding=settings.worker.padding_arcsec,
-        ),
+    preloader = Preloader(
+        central=open_central(repo),
+        apdb=apdb,
+        work=scratch / "work",
+        pipelines=settings.pipelines.paths(repo),
+        padding=settings.worker.padding_arcsec,
+    )
+    waiter = ImageWaiter(
         arrivals=arrivals,
-        incoming=night / "raw",
+        note=lambda key: note_arrival(key, arrivals, stores.ledger, MemoryQueue()),
+        hints=MemoryHints(),
+        ledger=stores.ledger,
+        clock=clock,
+        settings=settings.worker,
+    )
+    process = Process(
+        pixels=ButlerPixels(preloader, night / "raw", settings.worker),
+        waiter=waiter,
         stores=stores,
         clock=clock,
         settings=settings.worker,
     )
     found = []
     for event in events:
-        (visit,) = fan_out(event, [0])
+        (visit,) = detector_visits(event)
         claim = stores.ledger.claim(visit, Delivery(event.groupId, ""), owner="benchmark")
         clock.skip_to(visit.predicted_shutter_close)
         watch = Stopwatch()

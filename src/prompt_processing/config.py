@@ -47,6 +47,9 @@ class RepositorySettings(Section):
     alerts: str = Field(default="alerts", description="Alert archive, in the alert database's layout")
     apdb: str = Field(default="apdb", description="APDB: a folder for an SQLite file, or a database URL")
     ledger: str = Field(default="ledger.sqlite3", description="Ledger: an SQLite file, or a database URL")
+    queue: str = Field(
+        default="queue.sqlite3", description="Queue of visit messages: an SQLite file, or a database URL"
+    )
     metrics: str = Field(default="metrics", description="Metrics as JSON files")
     work: str = Field(default="work", description="Scratch space of the workers")
 
@@ -70,6 +73,11 @@ class RepositorySettings(Section):
         return self.ledger if "://" in self.ledger else f"sqlite:///{self.ledger}"
 
     @property
+    def queue_url(self) -> str:
+        """SQLAlchemy URL of the queue."""
+        return self.queue if "://" in self.queue else f"sqlite:///{self.queue}"
+
+    @property
     def apdb_url(self) -> str:
         """SQLAlchemy URL of the APDB."""
         return self.apdb if "://" in self.apdb else f"sqlite:///{self.apdb}/apdb.sqlite3"
@@ -86,11 +94,48 @@ class WorkerSettings(Section):
     expiry_s: Seconds = Field(
         default=3600.0, description="Age at which a visit event is too old to be processed [s]"
     )
-    poll_interval_s: Seconds = Field(
-        default=0.25, description="Time between two looks at the arrival pointer [s]"
+    tick_before_s: Seconds = Field(
+        default=5.0, description="Time between two looks for an image before the predicted shutter close [s]"
     )
+    tick_s: Seconds = Field(
+        default=0.5,
+        description="Time between two looks in the first 20 s after the predicted shutter close [s]",
+    )
+    tick_late_s: Seconds = Field(default=2.0, description="Time between two looks after that [s]")
     listing_interval_s: Seconds = Field(
         default=10.0, description="Time between a waiting worker's own listings of new raws [s]"
+    )
+    max_rotation_deg: Annotated[float, Field(gt=0, le=180)] = Field(
+        default=1.0, description="Largest difference of the rotations in event and raw [deg]"
+    )
+    max_offset_arcsec: Annotated[float, Field(gt=0)] = Field(
+        default=60.0, description="Largest distance of the positions in event and raw [arcsec]"
+    )
+    engines: Annotated[int, Field(ge=1, le=256)] = Field(
+        default=1, description="Engines of a worker: how many detector-visits it works on at the same time"
+    )
+    lease_s: Seconds = Field(
+        default=60.0,
+        description="How long a claim is respected without a sign of life of its worker [s]",
+    )
+    processing_limit_s: Seconds = Field(
+        default=300.0,
+        description="Time from the image's deadline to the end of a visit, at which its engine is ended [s]",
+    )
+    memory_limit_mb: Annotated[int, Field(ge=256)] = Field(
+        default=4096, description="Memory above which an engine is ended [MB of resident set]"
+    )
+    restart_after: Annotated[int, Field(ge=1)] = Field(
+        default=100, description="Number of visits after which an engine is replaced by a new one"
+    )
+    max_crashes: Annotated[int, Field(ge=1)] = Field(
+        default=5, description="Number of lost engines after which a visit is given up"
+    )
+    drain_s: Seconds = Field(
+        default=8.0, description="Time that a visit gets to finish its effects when the worker is stopped [s]"
+    )
+    sweep_interval_s: Seconds = Field(
+        default=60.0, description="Time between two searches of a worker for visits that nobody works on [s]"
     )
     history_months: Annotated[int, Field(ge=1, le=120)] = Field(
         default=12, description="Length of the APDB history that association and alerts use [months]"

@@ -1,18 +1,44 @@
-"""One way to reach an SQL database, for the ledger and the APDB."""
+"""One way to reach an SQL database, for the ledger, the queue and the APDB."""
 
+import sqlite3
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Double, Engine, Select, Table, create_engine, event, func, make_url, select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 
 from prompt_processing.domain.errors import ConfigError, StoreError
 
 BUSY_TIMEOUT: Final = 30.0
 """How long a writer waits for another one on SQLite [s]."""
 _BEGIN: Final = "sqlite_begin"
+_SETTING_UP: Final = 0x70726F6D7074
+"""Number of the lock under which tables are made on PostgreSQL."""
+
+
+class DatabaseTime(FunctionElement[float]):
+    """The database's own time, as UNIX seconds, when the statement runs: the same for all its users."""
+
+    type = Double()
+    name = "database_time"
+    inherit_cache = True
+
+
+@compiles(DatabaseTime, "sqlite")
+def _sqlite_time(*_: Any, **__: Any) -> str:
+    return "((julianday('now') - 2440587.5) * 86400.0)"
+
+
+@compiles(DatabaseTime, "postgresql")
+def _postgresql_time(*_: Any, **__: Any) -> str:
+    # Not now(), which stays the same for a whole transaction, however long it waited for a lock.
+    return "CAST(extract(epoch FROM clock_timestamp()) AS DOUBLE PRECISION)"
 
 
 def engine(url: str, creator: Callable[[], Any] | None = None) -> Engine:
@@ -90,6 +116,81 @@ def writing(target: Engine, what: str) -> Iterator[Connection]:
 
 
 @contextmanager
+def setting_up(target: Engine, what: str) -> Iterator[Connection]:
+    """Open a transaction in which tables can be made: of all such transactions it is the only one.
+
+    Parameters
+    ----------
+    target
+        The database.
+    what
+        What is made, for the error.
+
+    Raises
+    ------
+    StoreError
+        If the database does not answer or refuses.
+    """
+    with writing(target, what) as connection:
+        if connection.dialect.name == "postgresql":
+            connection.execute(select(func.pg_advisory_xact_lock(_SETTING_UP)))
+        yield connection
+
+
+@contextmanager
+def watching(source: Engine, what: str, query: Select[Any]) -> Iterator[Callable[[], bool]]:
+    """Provide a function that tells whether a query finds anything, cheap enough to be called all the time.
+
+    It holds a connection and goes past SQLAlchemy, which would take several times as long.
+
+    Parameters
+    ----------
+    source
+        The database.
+    what
+        What is read, for the error.
+    query
+        The query.
+
+    Raises
+    ------
+    StoreError
+        If the database does not answer or refuses.
+    """
+    statement = str(query.compile(source, compile_kwargs={"literal_binds": True}))
+    with _translated(what):
+        connection = source.raw_connection()
+    driver: Any = connection.driver_connection
+    cursor = connection.cursor()
+    # On SQLite the driver opens no transactions, see `_prepare_sqlite`.
+    opens_transactions = source.dialect.name != "sqlite"
+
+    def finds() -> bool:
+        cursor.execute(statement)
+        # All rows, because SQLite would otherwise keep looking at the present state of the file.
+        return bool(cursor.fetchall())
+
+    try:
+        if opens_transactions:
+            driver.autocommit = True
+        yield finds
+    except source.dialect.loaded_dbapi.Error as error:
+        connection.invalidate()
+        raise StoreError(f"{what}: {error}") from error
+    finally:
+        if opens_transactions:
+            driver.autocommit = False
+        connection.close()
+
+
+def insert_new(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
+    """Return an insertion that does nothing where the row stands already; its row count tells which."""
+    if connection.dialect.name == "sqlite":
+        return sqlite.insert(table).on_conflict_do_nothing()
+    return postgresql.insert(table).on_conflict_do_nothing()
+
+
+@contextmanager
 def _translated(what: str) -> Iterator[None]:
     try:
         yield
@@ -101,9 +202,23 @@ def _translated(what: str) -> Iterator[None]:
 def _prepare_sqlite(connection: Any, _record: Any) -> None:
     connection.isolation_level = None
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "foreign_keys=ON"):
-        cursor.execute(f"PRAGMA {pragma}")
+    _use_write_ahead_log(cursor)
+    cursor.execute("PRAGMA foreign_keys=ON")
     cursor.close()
+
+
+def _use_write_ahead_log(cursor: sqlite3.Cursor) -> None:
+    """Switch to the write-ahead log; SQLite itself does not wait if several do so in a new file."""
+    deadline = time.monotonic() + BUSY_TIMEOUT
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _begin_sqlite(connection: Connection) -> None:

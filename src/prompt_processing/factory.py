@@ -19,11 +19,17 @@ from prompt_processing.delivery.products import ButlerProducts
 from prompt_processing.domain.clock import Clock
 from prompt_processing.domain.errors import RepositoryError
 from prompt_processing.ledger.sql import SqlLedger
+from prompt_processing.messaging.memory import MemoryHints
+from prompt_processing.messaging.port import HintSource
+from prompt_processing.messaging.sql import SqlQueue
 from prompt_processing.preload.preloader import Preloader
 from prompt_processing.repository.central import open_central
+from prompt_processing.worker.arrival import note_arrival
 from prompt_processing.worker.camera import SkippingClock
+from prompt_processing.worker.pixels import ButlerPixels
 from prompt_processing.worker.player import NightPlayer, PlayedVisit, Stage, read_events
 from prompt_processing.worker.process import Process, Stores
+from prompt_processing.worker.wait import ImageWaiter
 from prompt_processing.worker.worker import Worker
 
 
@@ -52,13 +58,20 @@ class Factory:
         places = self.settings.repository
         self.central = open_central(repo)
         self.ledger = SqlLedger(database.engine(places.ledger_url))
+        self.queue = SqlQueue(database.engine(places.queue_url))
         self.decisions = DecisionStore(objects.root(places.decisions))
         self.arrivals = Arrivals(objects.root(places.incoming), objects.root(places.arrivals), clock)
         self.incoming = Path(places.incoming)
         self.work = Path(places.work)
 
-    def process(self) -> Process:
-        """Return what takes a detector-visit through its steps."""
+    def process(self, hints: HintSource) -> Process:
+        """Return what takes a detector-visit through its steps.
+
+        Parameters
+        ----------
+        hints
+            Tells that images may have come.
+        """
         settings, places = self.settings, self.settings.repository
         apdb = SqlApdb(places.apdb_url, months=settings.worker.history_months)
         preloader = Preloader(
@@ -76,14 +89,25 @@ class Factory:
             metrics=FolderMetrics(objects.root(places.metrics)),
             products=ButlerProducts(self.central),
         )
-        return Process(
-            preloader=preloader,
+        waiter = ImageWaiter(
             arrivals=self.arrivals,
-            incoming=self.incoming,
+            note=self.note_arrival,
+            hints=hints,
+            ledger=self.ledger,
+            clock=self._clock,
+            settings=settings.worker,
+        )
+        return Process(
+            pixels=ButlerPixels(preloader, self.incoming, settings.worker),
+            waiter=waiter,
             stores=stores,
             clock=self._clock,
             settings=settings.worker,
         )
+
+    def note_arrival(self, key: str) -> None:
+        """Note a raw of the landing store; see `prompt_processing.worker.arrival.note_arrival`."""
+        note_arrival(key, self.arrivals, self.ledger, self.queue)
 
 
 def play_night(
@@ -128,12 +152,19 @@ def play_night(
         progress("visits", done, len(events))
 
     with _only_player(factory.work):
-        process = factory.process()
-        stage = Stage(
+        hints = MemoryHints()
+        worker = Worker(
+            ledger=factory.ledger,
+            runner=factory.process(hints),
             # Always the same name: what a player that was killed has claimed is this one's to finish.
-            worker=Worker(ledger=factory.ledger, process=process, owner="player"),
-            hint=process.hint,
-            arrivals=factory.arrivals,
+            owner="player",
+            settings=factory.settings.worker,
+        )
+        stage = Stage(
+            worker=worker,
+            hint=hints.give,
+            note_arrival=factory.note_arrival,
+            queue=factory.queue,
             ledger=factory.ledger,
             decisions=factory.decisions,
             incoming=factory.incoming,

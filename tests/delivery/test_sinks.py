@@ -12,7 +12,7 @@ import pytest
 from prompt_processing import objects
 from prompt_processing.delivery.archive import AlertArchive, alert_key
 from prompt_processing.delivery.decisions import DecisionStore
-from prompt_processing.delivery.memory import MemoryAlerts, MemoryMetrics
+from prompt_processing.delivery.memory import MemoryAlerts, MemoryDecisions, MemoryMetrics
 from prompt_processing.delivery.metrics import (
     FolderMetrics,
     Measurement,
@@ -172,6 +172,8 @@ def decision(attempt=1):
         exposure=2026031500001,
         visit=5,
         midpoint_mjd_tai=61115.0,
+        shutter_close_mjd_tai=61115.0002,
+        raws=("LATISS/20260315/AT_O_20260315_000001/AT_O_20260315_000001_R00_S00.fits",),
         attempt=attempt,
         pipeline="ApPipe",
         alert_schema_id=1101,
@@ -180,11 +182,15 @@ def decision(attempt=1):
     return Decision(info, rows, rows, rows, ((ID, PACKET),))
 
 
-def test_the_first_decision_stands(tmp_path):
-    store = DecisionStore(objects.root(tmp_path))
+@pytest.fixture(params=["memory", "folder"])
+def decisions(request, tmp_path):
+    return MemoryDecisions() if request.param == "memory" else DecisionStore(objects.root(tmp_path))
+
+
+def test_the_first_decision_stands(decisions):
     visit = DetectorVisitKey("LATISS", "g#1", 0)
-    assert store.find(visit) is None
-    assert store.store(decision()) == decision()
-    assert store.store(decision(attempt=2)) == decision()
-    assert store.find(visit) == decision()
-    assert list(store.all()) == [decision()]
+    assert decisions.find(visit) is None
+    assert decisions.store(decision()) == decision()
+    assert decisions.store(decision(attempt=2)) == decision()
+    assert decisions.find(visit) == decision()
+    assert list(decisions.all()) == [decision()]

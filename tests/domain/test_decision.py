@@ -18,6 +18,8 @@ def info(**changes):
             "exposure": 2026031500001,
             "visit": 3536546312300001,
             "midpoint_mjd_tai": 61115.1,
+            "shutter_close_mjd_tai": 61115.1002,
+            "raws": ("LATISS/20260315/AT_O_20260315_000001/AT_O_20260315_000001_R00_S00.fits",),
             "attempt": 1,
             "pipeline": "ApPipe",
             "alert_schema_id": 1101,
@@ -94,5 +96,5 @@ def test_what_is_no_decision_is_refused(kept):
 
 
 def test_another_format_is_refused():
-    with pytest.raises(RepositoryError, match="format 2"):
-        Decision.from_bytes(decision(info=info(format_version=2)).to_bytes())
+    with pytest.raises(RepositoryError, match="format 3"):
+        Decision.from_bytes(decision(info=info(format_version=3)).to_bytes())

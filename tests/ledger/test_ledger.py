@@ -1,49 +1,49 @@
 """What every ledger promises, on each of them."""
 
-import time
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from prompt_processing import database
-from prompt_processing.domain.errors import NoTemplateError, StaleClaimError
+from prompt_processing.domain.errors import (
+    DrainedError,
+    EngineLostError,
+    ImageArrivedError,
+    NoTemplateError,
+    StaleClaimError,
+    StoreError,
+)
 from prompt_processing.domain.outcome import Delivery, Outcome, StageTimes
 from prompt_processing.domain.raws import ArrivalPointer
-from prompt_processing.domain.visit import DetectorVisit, DetectorVisitKey
+from prompt_processing.domain.visit import DetectorVisitKey
 from prompt_processing.ledger.memory import MemoryLedger
 from prompt_processing.ledger.port import Busy, Claim, Done
 from prompt_processing.ledger.sql import SqlLedger
+from support.visits import detector_visit
 
 DELIVERY = Delivery("m-1", "{}")
+NO_IMAGE = Outcome.skipped("no-image", "nothing within 60 s")
+OVER = -1.0
+"""Lease of a claim that is over at once."""
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 def ledger(request, tmp_path):
     if request.param == "memory":
-        return MemoryLedger()
-    return SqlLedger(database.engine(f"sqlite:///{tmp_path}/ledger.sqlite3"))
+        yield MemoryLedger()
+        return
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path}/ledger.sqlite3"
+    else:
+        url = request.getfixturevalue("postgres_url")
+    engine = database.engine(url)
+    yield SqlLedger(engine)
+    engine.dispose()
 
 
 def visit(group="g#1", detector=0, instrument="LATISS"):
-    return DetectorVisit(
-        salIndex=2,
-        scriptSalIndex=1,
-        groupId=group,
-        coordinateSystem=2,
-        position=(10.0, -20.0),
-        startTime=1.77e9,
-        rotationSystem=2,
-        cameraAngle=0.0,
-        filters="SDSSr_65mm~empty",
-        dome=2,
-        duration=30.0,
-        nimages=1,
-        instrument=instrument,
-        survey="BLOCK-1",
-        totalCheckpoints=0,
-        private_sndStamp=1.77e9,
-        detector=detector,
-    )
+    return detector_visit(groupId=group, detector=detector, instrument=instrument)
 
 
 def pointer(key="LATISS/x_0.fits", group="g#1"):
@@ -100,21 +100,60 @@ def test_a_live_claim_is_respected(ledger):
 
 
 def test_a_claim_ends_with_its_lease_and_its_owner_can_write_nothing_more(ledger):
-    first = claim(ledger, lease=0.05)
-    time.sleep(0.1)
+    first = claim(ledger, lease=OVER)
     second = claim(ledger, owner="w-2")
     assert second.attempt == 2
     for write in (
         lambda: ledger.check(first),
+        lambda: ledger.renew(first),
+        lambda: ledger.record_step(first, "decision"),
         lambda: ledger.record_times(first, StageTimes({"x": 1.0})),
         lambda: ledger.record_outcome(first, Outcome.processed()),
     ):
         with pytest.raises(StaleClaimError):
             write()
-    ledger.release(first)
+    ledger.release(first, StoreError("no answer"), StageTimes({"x": 1.0}))
     ledger.check(second)
-    assert ledger.find(visit().key).outcome is None
-    assert [attempt.owner for attempt in ledger.find(visit().key).attempts] == ["w-1", "w-2"]
+    found = ledger.find(visit().key)
+    assert (found.outcome, found.steps, found.working) == (None, (), "w-2")
+    assert [attempt.owner for attempt in found.attempts] == ["w-1", "w-2"]
+    assert [attempt.error for attempt in found.attempts] == [None, None]
+    assert not found.times.seconds
+
+
+def test_a_lease_that_is_renewed_goes_on(ledger):
+    first = claim(ledger, lease=OVER)
+    assert ledger.find(visit().key).working is None
+    ledger.renew(first)
+    assert ledger.find(visit().key).working == "w-1"
+    assert ledger.claim(visit(), Delivery("m-2", "{}"), owner="w-2") == Busy("w-1", "m-1")
+
+
+def test_steps_are_kept_for_the_next_attempt(ledger):
+    first = claim(ledger, lease=OVER)
+    assert first.steps == frozenset()
+    for step in ("decision", "apdb", "decision"):
+        ledger.record_step(first, step)
+    second = claim(ledger, owner="w-2")
+    assert second.steps == {"decision", "apdb"}
+    ledger.record_step(second, "apdb")
+    ledger.record_step(second, "alerts")
+    assert ledger.find(visit().key).steps == ("decision", "apdb", "alerts")
+
+
+def test_attempts_that_were_lost_are_counted_until_there_is_an_outcome(ledger):
+    assert claim(ledger, lease=OVER).crashes == 0
+    lost = claim(ledger, owner="w-2")
+    assert lost.crashes == 1
+    ledger.release(lost, EngineLostError("killed"), StageTimes())
+    drained = claim(ledger)
+    assert drained.crashes == 2
+    ledger.release(drained, DrainedError("stopped"), StageTimes())
+    last = claim(ledger)
+    assert last.crashes == 2
+    ledger.record_outcome(last, NO_IMAGE)
+    ledger.reopen(visit().key)
+    assert claim(ledger).crashes == 0
 
 
 def test_an_owner_who_was_restarted_goes_on(ledger):
@@ -125,13 +164,17 @@ def test_an_owner_who_was_restarted_goes_on(ledger):
         ledger.check(first)
 
 
-def test_a_claim_can_be_given_back(ledger):
+def test_a_claim_can_be_given_back_with_the_reason(ledger):
     first = claim(ledger)
-    ledger.release(first)
+    ledger.release(first, StoreError("APDB: no answer"), StageTimes({"preload": 1.5}))
     with pytest.raises(StaleClaimError):
         ledger.record_outcome(first, Outcome.processed())
+    assert ledger.find(visit().key).working is None
     assert claim(ledger, owner="w-2").attempt == 2
-    assert ledger.find(visit().key).attempts[0].ended_at is not None
+    first_attempt = ledger.find(visit().key).attempts[0]
+    assert first_attempt.ended_at is not None
+    assert first_attempt.error == "store: APDB: no answer"
+    assert first_attempt.times == StageTimes({"preload": 1.5})
 
 
 def test_an_outcome_can_be_recorded_twice_but_not_changed(ledger):
@@ -146,18 +189,17 @@ def test_an_outcome_can_be_recorded_twice_but_not_changed(ledger):
 
 def test_a_reopened_visit_keeps_its_history(ledger):
     assert not ledger.reopen(visit().key)
-    no_image = Outcome.skipped("no-image", "nothing within 60 s")
     first = claim(ledger)
     assert not ledger.reopen(visit().key)
-    ledger.record_outcome(first, no_image)
+    ledger.record_outcome(first, NO_IMAGE)
     assert ledger.reopen(visit().key)
     assert ledger.find(visit().key).outcome is None
     second = claim(ledger, owner="w-2")
     ledger.record_outcome(second, Outcome.processed("late"))
     found = ledger.find(visit().key)
     assert found.outcome == Outcome.processed("late")
-    assert [attempt.outcome for attempt in found.attempts] == [no_image, Outcome.processed("late")]
-    assert ledger.history(visit().key) == [no_image, Outcome.processed("late")]
+    assert [attempt.outcome for attempt in found.attempts] == [NO_IMAGE, Outcome.processed("late")]
+    assert ledger.history(visit().key) == [NO_IMAGE, Outcome.processed("late")]
     assert ledger.counts() == {"processed": 1}
 
 
@@ -183,16 +225,98 @@ def test_only_one_of_many_workers_gets_a_visit(ledger):
     assert all(result.owner == winners[0].owner for result in results)
 
 
+def test_a_cancelled_group_is_known_before_and_after_its_visit(ledger):
+    claim(ledger, visit("a"))
+    claim(ledger, visit("a", 1), owner="w-2")
+    claim(ledger, visit("b"), owner="w-3")
+    for group in ("a", "a", "c"):
+        ledger.cancel("LATISS", group)
+    assert [ledger.is_cancelled("LATISS", group) for group in ("a", "b", "c")] == [True, False, True]
+    assert not ledger.is_cancelled("LSSTCam", "a")
+    claim(ledger, visit("c"), owner="w-4")
+    cancelled = {record.visit.key for record in ledger.detector_visits() if record.cancelled}
+    assert cancelled == {("LATISS", "a", 0), ("LATISS", "a", 1), ("LATISS", "c", 0)}
+
+
+def test_visits_that_nobody_works_on_are_found(ledger):
+    claim(ledger, visit("alive"), owner="w-1")
+    claim(ledger, visit("crashed"), owner="w-2", lease=-100.0)
+    ledger.release(claim(ledger, visit("released"), owner="w-3"), StoreError("x"), StageTimes())
+    ledger.record_outcome(claim(ledger, visit("done"), owner="w-4"), Outcome.processed())
+    ledger.record_outcome(claim(ledger, visit("reopened"), owner="w-5"), NO_IMAGE)
+    ledger.reopen(visit("reopened").key)
+    found = [record.visit.groupId for record in ledger.stale()]
+    assert found == ["crashed", "released", "reopened"]
+    assert [record.visit.groupId for record in ledger.stale(older_than=50.0)] == ["crashed"]
+    assert ledger.stale(older_than=500.0) == []
+    assert ledger.stale()[0].attempts[0].owner == "w-2"
+
+
 def test_images_without_a_visit_are_known(ledger):
-    assert ledger.record_arrival(visit().key, pointer())
-    assert not ledger.record_arrival(visit().key, pointer())
     other = DetectorVisitKey("LATISS", "unknown", 0)
-    assert ledger.record_arrival(other, pointer("LATISS/y_0.fits", "unknown"))
+    for key, subject in (("x", visit().key), ("x", visit().key), ("y", other)):
+        assert not ledger.record_arrival(subject, pointer(f"LATISS/{key}_0.fits", subject.group))
     claim(ledger)
     assert [record.pointer.key for record in ledger.arrivals()] == ["LATISS/x_0.fits", "LATISS/y_0.fits"]
     assert ledger.arrivals()[0].pointer == pointer()
     lonely = ledger.arrivals(without_visit=True)
     assert [(record.visit, record.pointer.key) for record in lonely] == [(other, "LATISS/y_0.fits")]
+
+
+@pytest.mark.parametrize("outcome", [NO_IMAGE, Outcome.skipped("cancelled")], ids=str)
+def test_a_visit_that_was_given_up_is_reopened_by_each_image_once(ledger, outcome):
+    ledger.record_outcome(claim(ledger), outcome)
+    assert ledger.record_arrival(visit().key, pointer())
+    assert ledger.find(visit().key).outcome is None
+    assert not ledger.record_arrival(visit().key, pointer())
+    ledger.record_outcome(claim(ledger), Outcome.processed("late"))
+    assert not ledger.record_arrival(visit().key, pointer())
+    assert not ledger.record_arrival(visit().key, pointer("LATISS/another_0.fits"))
+    assert ledger.history(visit().key) == [outcome, Outcome.processed("late")]
+
+
+@pytest.mark.parametrize(
+    "outcome", [Outcome.skipped("expired"), Outcome.failed(NoTemplateError("x"))], ids=str
+)
+def test_other_outcomes_are_not_reopened_by_an_image(ledger, outcome):
+    ledger.record_outcome(claim(ledger), outcome)
+    assert not ledger.record_arrival(visit().key, pointer())
+    assert ledger.find(visit().key).outcome == outcome
+
+
+def test_a_visit_whose_image_is_there_is_not_given_up(ledger):
+    first = claim(ledger)
+    ledger.record_arrival(visit().key, pointer())
+    with pytest.raises(ImageArrivedError):
+        ledger.record_outcome(first, NO_IMAGE)
+    assert ledger.find(visit().key).outcome is None
+    ledger.check(first)
+    ledger.record_outcome(first, Outcome.processed())
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known", "new"])
+def test_an_image_at_the_last_moment_is_seen_by_exactly_one(ledger, known):
+    barrier = threading.Barrier(2)
+
+    def give_up(subject, held):
+        barrier.wait()
+        try:
+            ledger.record_outcome(held or claim(ledger, subject, owner=subject.groupId), NO_IMAGE)
+        except ImageArrivedError:
+            return True
+        return False
+
+    def arrive(subject):
+        barrier.wait()
+        return ledger.record_arrival(subject.key, pointer(f"LATISS/{subject.groupId}.fits", subject.groupId))
+
+    with ThreadPoolExecutor(2) as pool:
+        for number in range(40):
+            subject = visit(f"g{number}")
+            held = claim(ledger, subject, owner=subject.groupId) if known else None
+            seen = pool.submit(give_up, subject, held), pool.submit(arrive, subject)
+            assert sum(future.result() for future in seen) == 1
+            assert ledger.find(subject.key).outcome is None
 
 
 def test_the_ledger_outlives_its_process(tmp_path):

@@ -109,6 +109,8 @@ def decision(group, visit, mjd, sources, history):
         exposure=visit,
         visit=visit,
         midpoint_mjd_tai=mjd,
+        shutter_close_mjd_tai=mjd + 0.0002,
+        raws=(f"LATISS/20260314/{visit}.fits",),
         attempt=1,
         pipeline="ApPipe",
         alert_schema_id=1101,

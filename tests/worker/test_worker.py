@@ -4,11 +4,14 @@ import json
 
 import pytest
 
-from prompt_processing.domain.errors import AstrometryError, NoCalibError, StoreError
+from prompt_processing.config import WorkerSettings
+from prompt_processing.domain.errors import AstrometryError, EngineLostError, NoCalibError, StoreError
 from prompt_processing.domain.outcome import Delivery, Disposition, Outcome, Status
 from prompt_processing.ledger.memory import MemoryLedger
 from prompt_processing.worker.worker import Worker
 from support.visits import detector_visit
+
+SETTINGS = WorkerSettings(max_crashes=2)
 
 
 class Scripted:
@@ -30,7 +33,7 @@ class Scripted:
 def make(*results):
     ledger = MemoryLedger()
     process = Scripted(*results)
-    return ledger, process, Worker(ledger=ledger, process=process, owner="w1")
+    return ledger, process, Worker(ledger=ledger, runner=process, owner="w1", settings=SETTINGS)
 
 
 def delivery(message_id="m1", **changes):
@@ -98,4 +101,25 @@ def test_a_warm_up_is_acknowledged_without_work():
     _, process, worker = make()
     body = json.dumps({"kind": "warmup", "instrument": "LATISS"})
     assert worker.handle(Delivery("m1", body)) is Disposition.ACK
+    assert process.runs == 0
+
+
+def test_a_visit_that_kills_its_engine_each_time_is_given_up():
+    ledger, process, worker = make(EngineLostError("segmentation fault"), EngineLostError("again"))
+    said = [worker.handle(delivery()) for _ in range(3)]
+    assert said == [Disposition.RETRY, Disposition.RETRY, Disposition.ACK]
+    assert process.runs == 2
+    record = ledger.find(detector_visit().key)
+    assert (record.outcome.status, record.outcome.reason) == (Status.FAILED, "given-up")
+    assert [attempt.error for attempt in record.attempts[:2]] == [
+        "engine-lost: segmentation fault",
+        "engine-lost: again",
+    ]
+
+
+def test_a_cancellation_is_noted_even_before_its_visit_is_known():
+    ledger, process, worker = make()
+    body = json.dumps({"kind": "cancel", "instrument": "LATISS", "groupId": "g", "scriptSalIndex": 1})
+    assert worker.handle(Delivery("m1", body)) is Disposition.ACK
+    assert ledger.is_cancelled("LATISS", "g")
     assert process.runs == 0

@@ -15,8 +15,10 @@ from prompt_processing.apdb.port import (
     inside,
     new_rows,
     row_key,
+    time_column,
 )
-from prompt_processing.apdb.tables import TableName, conform, empty, records
+from prompt_processing.apdb.summaries import outdated, recomputed
+from prompt_processing.apdb.tables import TableName, columns, conform, empty, records
 
 _Rows = dict[tuple[Any, ...], dict[str, Any]]
 
@@ -59,12 +61,13 @@ class MemoryApdb:
             "DiaForcedSource": forced,
         }
         with self._lock:
-            new = {
-                name: new_rows(name, records(conform(name, frame)), self._rows[name])
-                for name, frame in tables.items()
-            }
+            all_rows = {name: records(conform(name, frame)) for name, frame in tables.items()}
+            new = {name: new_rows(name, rows, self._rows[name]) for name, rows in all_rows.items()}
             for name, rows in new.items():
                 self._rows[name] |= {row_key(name, row): row for row in rows}
+            if new["DiaSource"] or new["DiaForcedSource"]:
+                rows = [*all_rows["DiaObject"], *all_rows["DiaForcedSource"]]
+                self._renew_summaries({row["diaObjectId"] for row in rows}, visit_time)
 
     def contains(self, visit: int, detector: int) -> bool:
         """Tell whether there is any row of a visit on a detector; see the port."""
@@ -81,6 +84,17 @@ class MemoryApdb:
         with self._lock:
             return self._select("DiaSource", lambda row: (row["visit"], row["detector"]) == (visit, detector))
 
+    def rows(self, table: TableName, begin: float, end: float) -> pd.DataFrame:
+        """Return all rows of a span of time; see the port."""
+        time = time_column(table)
+        with self._lock:
+            if table in {"DiaObject", "DiaObjectLast"}:
+                versions = [row | {"validityEndMjdTai": self._next_start(row)} for row in self._versions()]
+                found = versions if table == "DiaObject" else _newest(versions)
+            else:
+                found = [row for _, row in sorted(self._rows[table].items())]
+            return _table(table, (row for row in found if begin <= row[time] < end))
+
     def light_curve(self, dia_object_id: int) -> LightCurve:
         """Return all measurements of an object; see the port."""
         with self._lock:
@@ -91,6 +105,20 @@ class MemoryApdb:
 
             return LightCurve(sources=of("DiaSource"), forced=of("DiaForcedSource"))
 
+    def _renew_summaries(self, measured: set[int], visit_time: float) -> None:
+        """Recompute the summaries that this visit has outdated, from this visit's versions on."""
+        sources, forced = (
+            self._select(name, lambda row: row["diaObjectId"] in measured)
+            for name in ("DiaSource", "DiaForcedSource")
+        )
+        versions = [
+            row
+            for (object_id, start), row in self._rows["DiaObject"].items()
+            if object_id in measured and start >= visit_time
+        ]
+        for old in outdated(versions, sources, visit_time, self._days):
+            self._rows["DiaObject"][row_key("DiaObject", old)] = recomputed(old, sources, forced, self._days)
+
     def _objects_at(self, before: float) -> pd.DataFrame:
         """Return each object as it stood before a moment, with the end of that version."""
         versions: dict[int, dict[str, Any]] = {}
@@ -99,6 +127,9 @@ class MemoryApdb:
                 versions[object_id] = row
         found = [{**row, "validityEndMjdTai": self._next_start(row)} for row in versions.values()]
         return _table("DiaObject", found)
+
+    def _versions(self) -> list[dict[str, Any]]:
+        return [row for _, row in sorted(self._rows["DiaObject"].items())]
 
     def _next_start(self, version: dict[str, Any]) -> float | None:
         starts = [
@@ -110,6 +141,12 @@ class MemoryApdb:
 
     def _select(self, name: TableName, wanted: Callable[[dict[str, Any]], bool]) -> pd.DataFrame:
         return _table(name, (row for _, row in sorted(self._rows[name].items()) if wanted(row)))
+
+
+def _newest(versions: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the versions that nothing follows, with the columns of the last-object table."""
+    names = [column.name for column in columns("DiaObjectLast")]
+    return [{name: row[name] for name in names} for row in versions if row["validityEndMjdTai"] is None]
 
 
 def _table(name: TableName, rows: Iterable[dict[str, Any]]) -> pd.DataFrame:

@@ -61,7 +61,8 @@ class Apdb(Protocol):
 
         Rows that are there already are left as they are, so a repeat changes nothing. A version of an object
         is valid from this visit to the next version: a late visit's version goes in between, and never takes
-        the place of a newer one.
+        the place of a newer one. Summaries of objects that this visit outdates (newer versions, and its own
+        where another visit was stored meanwhile) are recomputed from all sources in the same transaction.
 
         Parameters
         ----------
@@ -73,7 +74,7 @@ class Apdb(Protocol):
         Raises
         ------
         ConflictError
-            If another row stands under the same key; nothing is stored then.
+            If another source or forced source stands under the same key; nothing is stored then.
         RepositoryError
             If a column is wrong or missing; nothing is stored then.
         """
@@ -85,6 +86,19 @@ class Apdb(Protocol):
 
     def visit_sources(self, visit: int, detector: int) -> pd.DataFrame:
         """Return the sources of a visit on a detector, sorted by ``diaSourceId``."""
+        ...
+
+    def rows(self, table: TableName, begin: float, end: float) -> pd.DataFrame:
+        """Return all rows of a span of time, wherever they are on the sky, sorted by their key.
+
+        Parameters
+        ----------
+        table
+            Name of the table. ``DiaObjectLast`` has the newest version of each object.
+        begin, end
+            First moment of the span and first one after it [MJD, TAI, d], compared with the start of a
+            version's validity, or with the middle of a measurement.
+        """
         ...
 
     def light_curve(self, dia_object_id: int) -> LightCurve:
@@ -127,8 +141,8 @@ def new_rows(
         if old is row:
             new.append(row)
             continue
-        # The end of an object's validity is set by whoever stores the next version.
-        differing = [name for name in row if row[name] != old[name] and name != "validityEndMjdTai"]
+        # What an object's version says may have been recomputed since.
+        differing = [] if table == "DiaObject" else [name for name in row if row[name] != old[name]]
         if differing:
             first = differing[0]
             raise ConflictError(
@@ -141,3 +155,8 @@ def new_rows(
 def row_key(table: TableName, row: dict[str, Any]) -> tuple[Any, ...]:
     """Return the values that identify a row."""
     return tuple(row[name] for name in KEYS[table])
+
+
+def time_column(table: TableName) -> str:
+    """Return the column that says when a row's visit was: the start of its validity, or its middle."""
+    return "validityStartMjdTai" if table in {"DiaObject", "DiaObjectLast"} else "midpointMjdTai"

@@ -38,7 +38,9 @@ from prompt_processing.apdb.port import (
     inside,
     new_rows,
     row_key,
+    time_column,
 )
+from prompt_processing.apdb.summaries import outdated, recomputed
 from prompt_processing.apdb.tables import KEYS, TableName, columns, conform, from_rows, records
 from prompt_processing.domain.errors import RepositoryError, StoreError
 
@@ -153,9 +155,13 @@ class SqlApdb:
         source_rows = self._with_pixels(records(conform("DiaSource", sources)))
         forced_rows = records(conform("DiaForcedSource", forced))
         with database.writing(self._engine, "APDB: store") as connection:
-            self._insert(connection, "DiaSource", source_rows)
-            self._insert(connection, "DiaForcedSource", forced_rows)
+            new = self._insert(connection, "DiaSource", source_rows)
+            new += self._insert(connection, "DiaForcedSource", forced_rows)
             self._insert_versions(connection, object_rows, visit_time)
+            if not new:
+                return
+            measured = {row["diaObjectId"] for row in [*object_rows, *forced_rows]}
+            self._renew_summaries(connection, measured, visit_time)
 
     def contains(self, visit: int, detector: int) -> bool:
         """Tell whether there is any row of a visit on a detector; see the port."""
@@ -176,6 +182,15 @@ class SqlApdb:
         with database.reading(self._engine, "APDB: sources") as connection:
             rows = connection.execute(query.order_by(table.diaSourceId)).all()
         return from_rows("DiaSource", rows)
+
+    def rows(self, table: TableName, begin: float, end: float) -> pd.DataFrame:
+        """Return all rows of a span of time; see the port."""
+        found = self._tables[table].c
+        time = found[time_column(table)]
+        query = self._select(table).where(time >= begin, time < end)
+        order = (found[name] for name in KEYS.get(table, KEYS["DiaObject"]))
+        with database.reading(self._engine, "APDB: rows") as connection:
+            return from_rows(table, connection.execute(query.order_by(*order)).all())
 
     def light_curve(self, dia_object_id: int) -> LightCurve:
         """Return all measurements of an object; see the port."""
@@ -216,8 +231,8 @@ class SqlApdb:
             row[self._pixel_column] = self._pixels.index(direction)
         return rows
 
-    def _insert(self, connection: Connection, name: TableName, rows: list[dict[str, Any]]) -> None:
-        """Insert the rows that are not there yet."""
+    def _insert(self, connection: Connection, name: TableName, rows: list[dict[str, Any]]) -> int:
+        """Insert the rows that are not there yet, and return how many they were."""
         table = self._tables[name]
         standing: dict[tuple[Any, ...], dict[str, Any]] = {}
         visits = {row["visit"] for row in rows}
@@ -228,6 +243,7 @@ class SqlApdb:
         new = new_rows(name, rows, standing)
         if new:
             connection.execute(table.insert(), new)
+        return len(new)
 
     def _insert_versions(self, connection: Connection, rows: list[dict[str, Any]], visit_time: float) -> None:
         """Insert versions of objects, each with its end, and keep the newest in the last-object table."""
@@ -272,6 +288,30 @@ class SqlApdb:
                 [{"object": row["diaObjectId"]} for row in newest],
             )
             connection.execute(last.insert(), [{name: row[name] for name in names} for row in newest])
+
+    def _renew_summaries(self, connection: Connection, measured: set[int], visit_time: float) -> None:
+        """Recompute the summaries that this visit has outdated, from this visit's versions on."""
+        table, last = self._tables["DiaObject"], self._tables["DiaObjectLast"]
+        for ids in batched(sorted(measured), _IDS_PER_QUERY):
+            of_ids = and_(table.c.diaObjectId.in_(ids), table.c.validityStartMjdTai >= visit_time)
+            versions = [dict(row) for row in connection.execute(select(table).where(of_ids)).mappings()]
+            found = [row["diaObjectId"] for row in versions]
+            sources = self._all_of(connection, "DiaSource", found)
+            old = outdated(versions, sources, visit_time, self._days)
+            if not old:
+                continue
+            forced = self._all_of(connection, "DiaForcedSource", [row["diaObjectId"] for row in old])
+            for version in self._with_pixels([recomputed(row, sources, forced, self._days) for row in old]):
+                key = and_(*(table.c[name] == version[name] for name in KEYS["DiaObject"]))
+                connection.execute(table.update().where(key).values(version))
+                key = and_(*(last.c[name] == version[name] for name in KEYS["DiaObject"]))
+                columns_of_last = {column.name: version[column.name] for column in last.c}
+                connection.execute(last.update().where(key).values(columns_of_last))
+
+    def _all_of(self, connection: Connection, name: TableName, object_ids: list[int]) -> pd.DataFrame:
+        """Return all measurements of some objects."""
+        query = self._select(name).where(self._tables[name].c.diaObjectId.in_(object_ids))
+        return from_rows(name, connection.execute(query).all())
 
     def _by_ids(
         self, query: Select[Any], name: TableName, rows: Iterable[dict[str, Any]]

@@ -14,7 +14,7 @@ from prompt_processing import objects
 from prompt_processing.domain.clock import Clock
 from prompt_processing.domain.errors import ConfigError, HeaderError, RawError, StoreError
 from prompt_processing.domain.ids import exposure_id, parse_obs_id
-from prompt_processing.domain.raws import ArrivalPointer, RawKey, parse_raw_key, pointer_path
+from prompt_processing.domain.raws import ArrivalPointer, RawKey, parse_raw_key, pointer_path, visit_path
 from prompt_processing.domain.visit import DetectorVisitKey
 
 DETECTORS: Final[Mapping[str, Mapping[str, int]]] = {"LATISS": {"R00_S00": 0}}
@@ -79,8 +79,11 @@ class Arrivals:
         detector = detector_number(raw)
         path = objects.child(self._incoming, key)
         size, generation = _version(path)
-        self._seen[key] = generation
-        group, snap = self._identify(raw, path)
+        try:
+            group, snap = self._identify(raw, path)
+        except RawError:
+            self._seen[key] = generation
+            raise
         pointer = ArrivalPointer(
             key=key,
             generation=generation,
@@ -92,9 +95,13 @@ class Arrivals:
             arrived_at=self._clock.now().utc.isot,
         )
         place = objects.child(self._pointers, pointer_path(raw.instrument, group, detector, snap))
-        if objects.create(place, pointer.to_json()):
-            return pointer
-        return self._read(place)
+        standing = pointer if objects.create(place, pointer.to_json()) else self._read(place)
+        self._seen[key] = generation
+        return standing
+
+    def forget(self, key: str) -> None:
+        """Let `list_new` list a raw again, because noting it elsewhere has failed."""
+        self._seen.pop(key, None)
 
     def list_new(self, prefix: str = "") -> list[str]:
         """Return the keys of raws that this object has not recorded yet, in order.
@@ -128,6 +135,20 @@ class Arrivals:
         """
         place = objects.child(self._pointers, pointer_path(*visit, snap))
         return None if objects.read(place) is None else self._read(place)
+
+    def find_all(self, visit: DetectorVisitKey) -> list[ArrivalPointer]:
+        """Return the pointers of all snaps of a visit that have arrived, in their order.
+
+        Raises
+        ------
+        RawError
+            If a pointer cannot be understood.
+        StoreError
+            If the store does not answer.
+        """
+        folder = objects.root(objects.child(self._pointers, visit_path(*visit)))
+        found = [self._read(objects.child(folder, name)) for name in objects.list_after(folder)]
+        return sorted(found, key=lambda pointer: pointer.snap)
 
     def _read(self, place: ResourcePath) -> ArrivalPointer:
         data = objects.read(place)

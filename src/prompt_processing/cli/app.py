@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from prompt_processing.cli.alerts import alerts
+from prompt_processing.cli.audit import audit
 from prompt_processing.cli.calibs import calibs
 from prompt_processing.cli.config import config
 from prompt_processing.cli.night import night
@@ -18,7 +19,7 @@ from prompt_processing.domain.errors import PromptError
 HELP_SECTIONS = {
     "Run a night": ("simulate", "night"),
     "Prepare a repository": ("repo", "calibs", "refcat", "templates"),
-    "Look at results": ("status", "alerts"),
+    "Look at results": ("status", "audit", "alerts"),
     "Settings": ("config",),
 }
 """How ``prompt --help`` groups the commands."""
@@ -64,5 +65,5 @@ def main(log_levels: tuple[str, ...]) -> None:
     configure(log_levels)
 
 
-for command in (simulate, night, repo, calibs, refcat, templates, status, alerts, config):
+for command in (simulate, night, repo, calibs, refcat, templates, status, audit, alerts, config):
     main.add_command(command)

@@ -1,4 +1,4 @@
-"""The store of decisions: the first decision on a visit stands."""
+"""Decisions as objects."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from prompt_processing.domain.visit import DetectorVisitKey
 
 
 class DecisionStore:
-    """Decisions as create-only objects.
+    """`~prompt_processing.delivery.port.Decisions` as objects that are created and never changed.
 
     Parameters
     ----------
@@ -23,15 +23,7 @@ class DecisionStore:
         self._store = store
 
     def store(self, decision: Decision) -> Decision:
-        """Store a decision, and return the one that stands: this one, or one that was stored before.
-
-        Raises
-        ------
-        StoreError
-            If the store does not answer.
-        RepositoryError
-            If what stands there is not a decision.
-        """
+        """Store a decision, and return the one that stands; see the port."""
         place = objects.child(self._store, decision.path)
         if objects.create(place, decision.to_bytes()):
             return decision
@@ -41,19 +33,11 @@ class DecisionStore:
         return standing
 
     def find(self, visit: DetectorVisitKey) -> Decision | None:
-        """Return the decision on a visit on a detector, or `None` if there is none.
-
-        Raises
-        ------
-        StoreError
-            If the store does not answer.
-        RepositoryError
-            If what stands there is not a decision.
-        """
+        """Return the decision on a visit on a detector; see the port."""
         return self._read(objects.child(self._store, decision_path(*visit)))
 
     def all(self) -> Iterator[Decision]:
-        """Return all decisions, in the order of their keys."""
+        """Return all decisions; see the port."""
         for key in objects.list_after(self._store):
             decision = self._read(objects.child(self._store, key))
             if decision is not None:

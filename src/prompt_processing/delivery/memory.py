@@ -1,12 +1,35 @@
 """Sinks in memory, for tests and for trying things out."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from lsst.daf.butler import Butler, DatasetRef
 
 from prompt_processing.delivery.metrics import VisitMetrics
 from prompt_processing.delivery.port import Packet
+from prompt_processing.domain.decision import Decision, decision_path
 from prompt_processing.domain.errors import ConflictError, StoreError
+from prompt_processing.domain.visit import DetectorVisitKey
+
+
+class MemoryDecisions:
+    """`~prompt_processing.delivery.port.Decisions` in a dictionary, in their stored form."""
+
+    def __init__(self) -> None:
+        self._decisions: dict[str, bytes] = {}
+
+    def store(self, decision: Decision) -> Decision:
+        """Keep a decision; see the port."""
+        return Decision.from_bytes(self._decisions.setdefault(decision.path, decision.to_bytes()))
+
+    def find(self, visit: DetectorVisitKey) -> Decision | None:
+        """Return a decision; see the port."""
+        data = self._decisions.get(decision_path(*visit))
+        return None if data is None else Decision.from_bytes(data)
+
+    def all(self) -> Iterator[Decision]:
+        """Return all decisions; see the port."""
+        for key in sorted(self._decisions):
+            yield Decision.from_bytes(self._decisions[key])
 
 
 class MemoryAlerts:

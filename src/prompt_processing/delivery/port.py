@@ -1,17 +1,39 @@
-"""Where results go: ports for alerts, metrics and products.
+"""Where results go: ports for decisions, alerts, metrics and products.
 
 Each effect is safe to repeat: sending again what was sent changes nothing.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from lsst.daf.butler import Butler, DatasetRef
 
 from prompt_processing.delivery.metrics import VisitMetrics
+from prompt_processing.domain.decision import Decision
+from prompt_processing.domain.visit import DetectorVisitKey
 
 Packet = tuple[int, bytes]
 """``diaSourceId`` and the alert in Confluent wire format."""
+
+
+class Decisions(Protocol):
+    """Keeps decisions: the first one on a visit on a detector stands.
+
+    All methods raise `StoreError` if the store does not answer, and `RepositoryError` if what stands there is
+    not a decision.
+    """
+
+    def store(self, decision: Decision) -> Decision:
+        """Store a decision, and return the one that stands: this one, or one that was stored before."""
+        ...
+
+    def find(self, visit: DetectorVisitKey) -> Decision | None:
+        """Return the decision on a visit on a detector, or `None` if there is none."""
+        ...
+
+    def all(self) -> Iterator[Decision]:
+        """Return all decisions, in the order of their keys."""
+        ...
 
 
 class AlertSink(Protocol):

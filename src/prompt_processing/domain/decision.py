@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from prompt_processing.domain.errors import RepositoryError
 from prompt_processing.domain.raws import visit_path
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 TABLES: Final = ("dia_object", "dia_source", "dia_forced_source")
 
 # Columns of Python objects get the type of what they hold: Arrow would guess it anew at each reading.
@@ -39,6 +39,8 @@ class DecisionInfo(BaseModel):
     exposure: int = Field(ge=0, description="Number of the first snap's exposure")
     visit: int = Field(ge=0, description="Number of the visit")
     midpoint_mjd_tai: float = Field(description="Middle of the visit [d]; the time of the APDB's object rows")
+    shutter_close_mjd_tai: float = Field(description="End of the exposure [d]; latency counts from here")
+    raws: tuple[str, ...] = Field(description="Keys of the raws in the landing store, in order of the snaps")
     attempt: int = Field(ge=1, description="Attempt that decided")
     pipeline: str = Field(description="Pipeline that was run")
     alert_schema_id: int = Field(ge=0, description="Schema of the packets; 0 when there can be none")

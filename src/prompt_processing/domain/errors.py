@@ -3,12 +3,16 @@
 PromptError
 ├── RetriableError            try again later: RETRY, nothing is recorded as an outcome
 │   ├── StoreError            a database or an object store did not answer
-│   └── StaleClaimError       another attempt has taken over; this one must write nothing more
+│   ├── StaleClaimError       another attempt has taken over; this one must write nothing more
+│   ├── ImageArrivedError     an image came while its visit was being given up
+│   ├── EngineLostError       the process that did the work ended, hung or grew too big
+│   └── DrainedError          the worker is being stopped; somebody else goes on
 └── PermanentError            trying again gives the same result: the outcome is recorded
     ├── EventError            a visit event that cannot be read            bad-event
     ├── RawError              a raw that cannot be used                    bad-raw
     │   ├── HeaderError       a header card is missing or wrong            bad-header
-    │   └── WrongCameraError  the raw is of another instrument             wrong-instrument
+    │   ├── WrongCameraError  the raw is of another instrument             wrong-instrument
+    │   └── PlanMismatchError the raw is not what the event announced      plan-mismatch
     ├── MissingInputError     something the pipeline needs is not there    no-input
     │   ├── NoCalibError                                                   no-calibs
     │   ├── NoRefcatError                                                  no-refcat
@@ -21,6 +25,7 @@ PromptError
     ├── RepositoryError       a repository is not as it should be          bad-repository
     ├── ConfigError           a setting is wrong                           bad-config
     ├── ConflictError         something else stands under the same id      conflict
+    ├── GivenUpError          too many attempts ended with a lost engine   given-up
     └── InternalError         a fault of this system                       internal
 
 ``code`` is the reason code of the outcome; the message names what is wrong and where.
@@ -53,6 +58,24 @@ class StaleClaimError(RetriableError):
     code = "stale-claim"
 
 
+class ImageArrivedError(RetriableError):
+    """An image came while its visit was being given up: the visit is to be taken up again."""
+
+    code = "image-arrived"
+
+
+class EngineLostError(RetriableError):
+    """The process that worked on a visit ended, took too long or too much memory."""
+
+    code = "engine-lost"
+
+
+class DrainedError(RetriableError):
+    """The worker is being stopped; another one goes on where this one was."""
+
+    code = "drained"
+
+
 class PermanentError(PromptError):
     """The same work would fail in the same way."""
 
@@ -81,6 +104,12 @@ class WrongCameraError(RawError):
     """A raw was taken by another instrument than its place says."""
 
     code = "wrong-instrument"
+
+
+class PlanMismatchError(RawError):
+    """A raw is not what the visit event announced; the message gives both values and the limit."""
+
+    code = "plan-mismatch"
 
 
 class MissingInputError(PermanentError):
@@ -153,6 +182,12 @@ class ConflictError(PermanentError):
     """Another thing already stands under the same identifier."""
 
     code = "conflict"
+
+
+class GivenUpError(PermanentError):
+    """Too many attempts at a visit ended with the loss of the engine."""
+
+    code = "given-up"
 
 
 class InternalError(PermanentError):

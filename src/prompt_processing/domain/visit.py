@@ -168,9 +168,7 @@ class DetectorVisit(_Sal):
     def _check_pointing(self) -> "DetectorVisit":
         if self.coordinateSystem is not CoordinateSystem.ICRS:
             system = self.coordinateSystem
-            raise _problem(
-                "coordinateSystem", f"only ICRS (2) is understood, not {system.name} ({system.value})"
-            )
+            raise _problem("coordinateSystem", f"must be ICRS (2), not {system.name} ({system.value})")
         if not -90.0 <= self.position[1] <= 90.0:
             raise _problem("position", f"declination {self.position[1]} is outside -90 to 90 deg")
         if not -360.0 <= self.position[0] <= 360.0:

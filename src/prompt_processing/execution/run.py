@@ -36,6 +36,12 @@ class Outputs:
             raise LookupError(f"{len(found)} datasets of type {dataset_type} in the outputs")
         return found[0] if found else None
 
+    def replace(self, dataset_type: str, value: Any) -> None:
+        """Put something else in the place of an output, if the pipeline made it."""
+        for ref in self.datasets:
+            if ref.datasetType.name == dataset_type:
+                self.datasets[ref] = value
+
 
 def build_graph(
     butler: Butler, pipeline: Path, *, inputs: Sequence[str], output_run: str, where: str

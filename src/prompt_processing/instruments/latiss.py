@@ -10,7 +10,7 @@ from lsst.pipe.base import Instrument
 from prompt_processing.domain.errors import ConfigError
 from prompt_processing.domain.ids import EXPOSURE_ID_MAX
 from prompt_processing.instruments.formatters import RawFormatter
-from prompt_processing.instruments.translator import DETECTOR, DETECTOR_GROUP, DETECTOR_NAME
+from prompt_processing.instruments.translator import DETECTOR, DETECTOR_GROUP, DETECTOR_NAME, SITE
 
 VISIT_SYSTEM: Final = 0
 """Visit system in which every exposure is a visit of its own and lends it its id."""
@@ -50,6 +50,8 @@ class Latiss(Instrument):
     """Shape ``(ny, nx)`` of the detector, to predict a footprint before there is a raw."""
     saturation: Final = 135_000.0
     """Level above the overscan at which a pixel counts as saturated [adu]."""
+    site: Final = SITE
+    """Where the telescope stands."""
     detectors: Final = (DETECTOR,)
     """Detectors that are processed."""
 

@@ -21,7 +21,7 @@ DETECTOR: Final = 0
 DETECTOR_GROUP: Final = "RXX"
 DETECTOR_NAME: Final = "S00"
 
-_SITE = EarthLocation.from_geodetic(-70.747698, -30.244728, 2663.0)
+SITE = EarthLocation.from_geodetic(-70.747698, -30.244728, 2663.0)
 _OFF_SKY = frozenset({"bias", "dark", "flat"})
 _EMPTY = re.compile(r"empty_?\d*", re.IGNORECASE)
 _OPTIC = re.compile(r"[A-Za-z0-9_.+-]+")
@@ -235,7 +235,7 @@ class LatissTranslator(FitsTranslator):
         cards = ("OBSGEO-X", "OBSGEO-Y", "OBSGEO-Z")
         values = [self._optional_number(card) for card in cards]
         if any(value is None for value in values):
-            return _SITE
+            return SITE
         return EarthLocation.from_geocentric(*values, unit=u.m)
 
     @cache_translation

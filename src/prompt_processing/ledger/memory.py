@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from prompt_processing.domain.errors import StaleClaimError
-from prompt_processing.domain.outcome import Delivery, Outcome, StageTimes
+from prompt_processing.domain.errors import EngineLostError, ImageArrivedError, PromptError, StaleClaimError
+from prompt_processing.domain.outcome import Delivery, Outcome, StageTimes, Status
 from prompt_processing.domain.raws import ArrivalPointer
 from prompt_processing.domain.visit import DetectorVisit, DetectorVisitKey
 from prompt_processing.ledger.port import (
     DEFAULT_LEASE,
+    REOPENED_BY_IMAGE,
     ArrivalRecord,
     AttemptRecord,
     Busy,
@@ -30,6 +31,10 @@ class _Entry:
     message_id: str
     claim: Claim | None = None
     lease_until: float = 0.0
+    freed_at: float = 0.0
+    """When the last claim ended, or the outcome was made history."""
+    steps: dict[str, None] = field(default_factory=dict)
+    """Completed steps, in order."""
     current: Outcome | None = None
     history: list[Outcome] = field(default_factory=list)
     attempts: list[AttemptRecord] = field(default_factory=list)
@@ -49,6 +54,7 @@ class MemoryLedger:
         self._lock = threading.RLock()
         self._entries: dict[DetectorVisitKey, _Entry] = {}
         self._arrivals: dict[str, ArrivalRecord] = {}
+        self._cancelled: set[tuple[str, str]] = set()
 
     def claim(
         self, visit: DetectorVisit, delivery: Delivery, *, owner: str, lease: float = DEFAULT_LEASE
@@ -63,9 +69,17 @@ class MemoryLedger:
             if standing is not None and standing.owner != owner and entry.lease_until > now:
                 return Busy(standing.owner, standing.message_id)
             attempt = len(entry.attempts) + 1
-            entry.claim = Claim(visit.key, attempt, uuid.uuid4().hex, owner, delivery.message_id)
+            entry.claim = Claim(
+                visit=visit.key,
+                attempt=attempt,
+                token=uuid.uuid4().hex,
+                owner=owner,
+                message_id=delivery.message_id,
+                steps=frozenset(entry.steps),
+                crashes=_count_crashes(entry),
+            )
             entry.lease_until = now + lease
-            entry.attempts.append(AttemptRecord(attempt, owner, now, None, None, StageTimes()))
+            entry.attempts.append(AttemptRecord(attempt, owner, now, None, None, None, StageTimes()))
             return entry.claim
 
     def check(self, claim: Claim) -> None:
@@ -73,11 +87,20 @@ class MemoryLedger:
         with self._lock:
             self._held(claim)
 
+    def renew(self, claim: Claim, *, lease: float = DEFAULT_LEASE) -> None:
+        """Give a sign of life; see the port."""
+        with self._lock:
+            self._held(claim).lease_until = self._now() + lease
+
+    def record_step(self, claim: Claim, step: str) -> None:
+        """Note that a step is completed; see the port."""
+        with self._lock:
+            self._held(claim).steps.setdefault(step)
+
     def record_times(self, claim: Claim, times: StageTimes) -> None:
         """Store the stage times of an attempt; see the port."""
         with self._lock:
-            attempts = self._held(claim).attempts
-            attempts[-1] = replace(attempts[-1], times=StageTimes(dict(times.seconds), times.latency))
+            _store_times(self._held(claim), times)
 
     def record_outcome(self, claim: Claim, outcome: Outcome) -> None:
         """Store the outcome and end the claim; see the port."""
@@ -87,20 +110,25 @@ class MemoryLedger:
             if recorded and entry is not None and entry.current == outcome:
                 return
             entry = self._held(claim)
+            if _waits_for_image(outcome) and any(
+                arrival.visit == claim.visit for arrival in self._arrivals.values()
+            ):
+                raise ImageArrivedError(f"an image of {claim.visit} came while it was given up: {outcome}")
             entry.current = outcome
             entry.history.append(outcome)
-            entry.attempts[-1] = replace(entry.attempts[-1], outcome=outcome, ended_at=self._now())
-            entry.claim = None
+            entry.attempts[-1] = replace(entry.attempts[-1], outcome=outcome)
+            self._close(entry)
 
-    def release(self, claim: Claim) -> None:
+    def release(self, claim: Claim, error: PromptError, times: StageTimes) -> None:
         """Give a claim back; see the port."""
         with self._lock:
             try:
                 entry = self._held(claim)
             except StaleClaimError:
                 return
-            entry.attempts[-1] = replace(entry.attempts[-1], ended_at=self._now())
-            entry.claim = None
+            _store_times(entry, times)
+            entry.attempts[-1] = replace(entry.attempts[-1], error=f"{error.code}: {error}")
+            self._close(entry)
 
     def reopen(self, visit: DetectorVisitKey) -> bool:
         """Make the current outcome history; see the port."""
@@ -109,13 +137,35 @@ class MemoryLedger:
             if entry is None or entry.current is None:
                 return False
             entry.current = None
+            entry.freed_at = self._now()
             return True
+
+    def cancel(self, instrument: str, group: str) -> None:
+        """Note that a group will not be observed; see the port."""
+        with self._lock:
+            self._cancelled.add((instrument, group))
+
+    def is_cancelled(self, instrument: str, group: str) -> bool:
+        """Tell whether a group was cancelled; see the port."""
+        with self._lock:
+            return (instrument, group) in self._cancelled
+
+    def stale(self, *, older_than: float = 0.0) -> list[DetectorVisitRecord]:
+        """Return the detector-visits that nobody works on; see the port."""
+        with self._lock:
+            limit = self._now() - older_than
+            return [
+                self._record(entry)
+                for entry in self._entries.values()
+                if entry.current is None
+                and (entry.freed_at if entry.claim is None else entry.lease_until) <= limit
+            ]
 
     def find(self, visit: DetectorVisitKey) -> DetectorVisitRecord | None:
         """Return what is known of one detector-visit; see the port."""
         with self._lock:
             entry = self._entries.get(visit)
-            return None if entry is None else _record(entry)
+            return None if entry is None else self._record(entry)
 
     def history(self, visit: DetectorVisitKey) -> list[Outcome]:
         """Return every outcome of a detector-visit; see the port."""
@@ -129,7 +179,7 @@ class MemoryLedger:
         """Return detector-visits; see the port."""
         with self._lock:
             return [
-                _record(entry)
+                self._record(entry)
                 for key, entry in self._entries.items()
                 if instrument in {None, key.instrument} and group in {None, key.group}
             ]
@@ -146,7 +196,8 @@ class MemoryLedger:
             if pointer.key in self._arrivals:
                 return False
             self._arrivals[pointer.key] = ArrivalRecord(visit, pointer)
-            return True
+            entry = self._entries.get(visit)
+            return entry is not None and _waits_for_image(entry.current) and self.reopen(visit)
 
     def arrivals(self, *, without_visit: bool = False) -> list[ArrivalRecord]:
         """Return the raws that were seen; see the port."""
@@ -160,9 +211,43 @@ class MemoryLedger:
             raise StaleClaimError(f"attempt {claim.attempt} of {claim.owner} no longer holds {claim.visit}")
         return entry
 
+    def _close(self, entry: _Entry) -> None:
+        """End the claim and its attempt."""
+        entry.claim = None
+        entry.freed_at = self._now()
+        entry.attempts[-1] = replace(entry.attempts[-1], ended_at=entry.freed_at)
 
-def _record(entry: _Entry) -> DetectorVisitRecord:
-    return DetectorVisitRecord(entry.visit, entry.message_id, entry.current, tuple(entry.attempts))
+    def _record(self, entry: _Entry) -> DetectorVisitRecord:
+        alive = entry.claim is not None and entry.lease_until > self._now()
+        return DetectorVisitRecord(
+            visit=entry.visit,
+            message_id=entry.message_id,
+            outcome=entry.current,
+            attempts=tuple(entry.attempts),
+            steps=tuple(entry.steps),
+            cancelled=(entry.visit.instrument, entry.visit.groupId) in self._cancelled,
+            working=entry.claim.owner if entry.claim is not None and alive else None,
+        )
+
+
+def _store_times(entry: _Entry, times: StageTimes) -> None:
+    kept = StageTimes(dict(times.seconds), times.latency)
+    entry.attempts[-1] = replace(entry.attempts[-1], times=kept)
+
+
+def _count_crashes(entry: _Entry) -> int:
+    """Return how many attempts since the last outcome were lost: one that was reopened begins anew."""
+    crashes = 0
+    for attempt in entry.attempts:
+        if attempt.outcome is not None:
+            crashes = 0
+        elif attempt.ended_at is None or (attempt.error or "").startswith(f"{EngineLostError.code}:"):
+            crashes += 1
+    return crashes
+
+
+def _waits_for_image(outcome: Outcome | None) -> bool:
+    return outcome is not None and outcome.status is Status.SKIPPED and outcome.reason in REOPENED_BY_IMAGE
 
 
 def _label(outcome: Outcome | None) -> str:

@@ -9,12 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from prompt_processing.domain.errors import PromptError
 from prompt_processing.domain.outcome import Delivery, Outcome, StageTimes
 from prompt_processing.domain.raws import ArrivalPointer
 from prompt_processing.domain.visit import DetectorVisit, DetectorVisitKey
 
-DEFAULT_LEASE: Final = 900.0
-"""How long a claim is respected [s]: longer than any visit takes."""
+DEFAULT_LEASE: Final = 60.0
+"""How long a claim is respected without a sign of life [s]."""
+
+REOPENED_BY_IMAGE: Final = frozenset({"no-image", "cancelled"})
+"""Reasons of skipped visits that are taken up again when their image comes after all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,10 @@ class Claim:
     """Proof of the claim; it is worth nothing once somebody else has claimed the visit."""
     owner: str
     message_id: str
+    steps: frozenset[str] = frozenset()
+    """Steps that earlier attempts have completed."""
+    crashes: int = 0
+    """How many earlier attempts ended without saying why, or with an `EngineLostError`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +68,8 @@ class AttemptRecord:
     """UNIX time [s]; `None` while it runs, or if its worker died."""
     outcome: Outcome | None
     """What the attempt recorded; `None` if it ended without."""
+    error: str | None
+    """``code: message`` of the error with which it ended without an outcome."""
     times: StageTimes
 
 
@@ -73,6 +83,12 @@ class DetectorVisitRecord:
     """The current outcome; `None` while it is queued or being worked on."""
     attempts: tuple[AttemptRecord, ...]
     """All attempts, oldest first."""
+    steps: tuple[str, ...] = ()
+    """Steps that are completed, in order."""
+    cancelled: bool = False
+    """Whether the group was cancelled."""
+    working: str | None = None
+    """Owner of the claim that is respected now; `None` if there is none."""
 
     @property
     def times(self) -> StageTimes:
@@ -123,6 +139,26 @@ class Ledger(Protocol):
         """
         ...
 
+    def renew(self, claim: Claim, *, lease: float = DEFAULT_LEASE) -> None:
+        """Give a sign of life: the claim is respected for another lease from now on.
+
+        Raises
+        ------
+        StaleClaimError
+            If somebody else has claimed the visit, or it has an outcome.
+        """
+        ...
+
+    def record_step(self, claim: Claim, step: str) -> None:
+        """Note that a step is completed; noting it again changes nothing.
+
+        Raises
+        ------
+        StaleClaimError
+            If the claim does not hold any more.
+        """
+        ...
+
     def record_times(self, claim: Claim, times: StageTimes) -> None:
         """Store the stage times of an attempt, in place of those stored before.
 
@@ -140,11 +176,25 @@ class Ledger(Protocol):
         ------
         StaleClaimError
             If the claim does not hold any more.
+        ImageArrivedError
+            If the visit is skipped for a reason of `REOPENED_BY_IMAGE` and an arrival is noted for it, in the
+            same transaction: an image that comes at the last moment is seen either here or by whoever notes
+            its arrival.
         """
         ...
 
-    def release(self, claim: Claim) -> None:
-        """Give a claim back without an outcome, so that the visit can be claimed at once; never an error."""
+    def release(self, claim: Claim, error: PromptError, times: StageTimes) -> None:
+        """Give a claim back without an outcome, so that the visit can be claimed at once.
+
+        Parameters
+        ----------
+        claim
+            The claim; nothing happens if it does not hold any more.
+        error
+            Why; kept with the attempt.
+        times
+            Stage times so far; kept with the attempt.
+        """
         ...
 
     def reopen(self, visit: DetectorVisitKey) -> bool:
@@ -154,6 +204,24 @@ class Ledger(Protocol):
         -------
         reopened
             `False` if there is no such visit, or it has no outcome.
+        """
+        ...
+
+    def cancel(self, instrument: str, group: str) -> None:
+        """Note that a group will not be observed; safe to repeat, and before its visit is known."""
+        ...
+
+    def is_cancelled(self, instrument: str, group: str) -> bool:
+        """Tell whether a group was cancelled."""
+        ...
+
+    def stale(self, *, older_than: float = 0.0) -> list[DetectorVisitRecord]:
+        """Return the detector-visits that have no outcome and that nobody works on.
+
+        Parameters
+        ----------
+        older_than
+            Only those whose last claim ended, or that were reopened, longer ago than this [s].
         """
         ...
 
@@ -179,12 +247,14 @@ class Ledger(Protocol):
         ...
 
     def record_arrival(self, visit: DetectorVisitKey, pointer: ArrivalPointer) -> bool:
-        """Note that a raw has been seen.
+        """Note that a raw has been seen, and reopen its visit if that was given up for want of an image.
+
+        Noting and reopening are one transaction. A visit is reopened by each raw at most once.
 
         Returns
         -------
-        new
-            `False` if that key has been noted before.
+        reopened
+            Whether the visit was reopened now: its message is to be published again.
         """
         ...
 

@@ -18,9 +18,19 @@ from sqlalchemy import (
 )
 
 METADATA: Final = MetaData()
+"""A change of these tables needs a new script in `migrations.versions`."""
 
 # SQLite numbers rows by itself only for INTEGER.
 _Id: Final = BigInteger().with_variant(Integer, "sqlite")
+
+VISITS: Final = Table(
+    "visits",
+    METADATA,
+    Column("instrument", String(64), primary_key=True),
+    Column("group", String(256), primary_key=True),
+    Column("heard_of_at", Float(53), nullable=False),
+    Column("cancelled_at", Float(53)),
+)
 
 DETECTOR_VISITS: Final = Table(
     "detector_visits",
@@ -38,6 +48,8 @@ DETECTOR_VISITS: Final = Table(
     Column("owner", String(256)),
     Column("claim_message_id", String(256)),
     Column("lease_until", Float(53)),
+    # When the last claim ended, or the outcome was made history; null before.
+    Column("freed_at", Float(53)),
     UniqueConstraint("instrument", "group", "detector"),
 )
 
@@ -52,6 +64,7 @@ ATTEMPTS: Final = Table(
     Column("started_at", Float(53), nullable=False),
     Column("ended_at", Float(53)),
     Column("latency", Float(53)),
+    Column("error", Text),
     ForeignKeyConstraint(["detector_visit_id"], ["detector_visits.id"]),
 )
 
@@ -63,6 +76,20 @@ STAGE_TIMES: Final = Table(
     Column("position", Integer, primary_key=True),
     Column("stage", String(128), nullable=False),
     Column("seconds", Float(53), nullable=False),
+    ForeignKeyConstraint(
+        ["detector_visit_id", "attempt"], ["attempts.detector_visit_id", "attempts.attempt"]
+    ),
+)
+
+STEPS: Final = Table(
+    "steps",
+    METADATA,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("detector_visit_id", _Id, nullable=False),
+    Column("step", String(64), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("completed_at", Float(53), nullable=False),
+    UniqueConstraint("detector_visit_id", "step"),
     ForeignKeyConstraint(
         ["detector_visit_id", "attempt"], ["attempts.detector_visit_id", "attempts.attempt"]
     ),

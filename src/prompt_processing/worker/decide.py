@@ -18,6 +18,7 @@ def decide(
     attempt: int,
     pipeline: str,
     flags: tuple[str, ...],
+    raws: tuple[str, ...],
     info: dict[str, float],
     outputs: Outputs,
     history: History,
@@ -35,8 +36,10 @@ def decide(
         Name of the pipeline.
     flags
         Flags of the outcome.
+    raws
+        Keys of the raws.
     info
-        ``exposure``, ``visit``, ``day_obs`` and ``mjd_mid_tai`` of the raw.
+        ``exposure``, ``visit``, ``day_obs``, ``mjd_mid_tai`` and ``mjd_end_tai`` of the first raw.
     outputs
         What the pipeline made. A pipeline without association decides nothing: no rows, no packets.
     history
@@ -78,6 +81,8 @@ def decide(
             exposure=int(info["exposure"]),
             visit=int(info["visit"]),
             midpoint_mjd_tai=midpoint,
+            shutter_close_mjd_tai=float(info["mjd_end_tai"]),
+            raws=raws,
             attempt=attempt,
             pipeline=pipeline,
             alert_schema_id=schema.schema_id,

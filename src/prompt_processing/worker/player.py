@@ -9,14 +9,13 @@ from typing import Final
 import structlog
 from astropy.time import TimeDelta
 
-from prompt_processing.arrivals.pointers import Arrivals
 from prompt_processing.delivery.decisions import DecisionStore
 from prompt_processing.domain.errors import EventError, PromptError, RepositoryError
 from prompt_processing.domain.outcome import Delivery, Disposition, Outcome
-from prompt_processing.domain.visit import DetectorVisit, NextVisit, fan_out, parse_event
-from prompt_processing.instruments.latiss import get_instrument
+from prompt_processing.domain.visit import DetectorVisit, NextVisit, parse_event
+from prompt_processing.instruments.fan_out import detector_visits
 from prompt_processing.ledger.port import Ledger
-from prompt_processing.worker.arrival import note_arrival
+from prompt_processing.messaging.port import VisitQueue
 from prompt_processing.worker.camera import Camera, SkippingClock, find_shots
 from prompt_processing.worker.worker import Worker
 
@@ -49,7 +48,10 @@ class Stage:
     worker: Worker
     hint: Callable[[], None]
     """Tells the worker that an image may have arrived."""
-    arrivals: Arrivals
+    note_arrival: Callable[[str], None]
+    """Notes a raw in the landing store, given its key."""
+    queue: VisitQueue
+    """Brings the messages of visits that an image has reopened."""
     ledger: Ledger
     decisions: DecisionStore
     incoming: Path
@@ -140,6 +142,7 @@ class NightPlayer:
                     self._deliver(visit)
                     on_visit(self._result(visit))
             camera.finish()
+        self._handle_reopened()
 
     def _deliver(self, visit: DetectorVisit) -> None:
         delivery = Delivery(f"night/{visit.groupId}/{visit.detector}", visit.model_dump_json())
@@ -148,6 +151,15 @@ class NightPlayer:
                 return
             time.sleep(1.0)
         _LOG.error("visit given up", group=visit.groupId, detector=visit.detector)
+
+    def _handle_reopened(self) -> None:
+        """Handle the messages of visits that were given up before their image came."""
+        while (received := self._stage.queue.receive(0.0)) is not None:
+            if self._stage.worker.handle(received.delivery) is Disposition.ACK:
+                self._stage.queue.ack(received)
+            else:
+                self._stage.queue.retry(received)
+                time.sleep(1.0)
 
     def _result(self, visit: DetectorVisit) -> PlayedVisit:
         record = self._stage.ledger.find(visit.key)
@@ -164,18 +176,16 @@ class NightPlayer:
     def _on_arrival(self, key: str) -> None:
         """Note a raw that has appeared, and wake the worker."""
         try:
-            note_arrival(key, self._stage.arrivals, self._stage.ledger)
+            self._stage.note_arrival(key)
         except PromptError as error:
             _LOG.warning("raw not recorded", key=key, error=str(error))
         self._stage.hint()
 
 
 def _detector_visits(event: NextVisit, on_error: Callable[[str], None]) -> list[DetectorVisit]:
-    """Return the messages of an event; none for an event that is no observation, or cannot be observed."""
-    if not event.instrument:
-        return []
+    """Return the messages of an event; none for an event that cannot be observed."""
     try:
-        return fan_out(event, get_instrument(event.instrument).detectors)
+        return detector_visits(event)
     except PromptError as error:
         on_error(f"event of group {event.groupId}: {error}")
         return []

@@ -1,50 +1,35 @@
 """What happens to one detector-visit, in order: from the message to the outcome.
 
-preload -> wait for the image -> ingest -> run the pipeline -> decide -> APDB -> alerts -> metrics ->
-products.
+preload -> wait for the images -> run the pipeline -> decide -> APDB -> alerts -> metrics -> products.
 
-Everything before the decision changes nothing in the world; everything after it repeats what was decided, so
-a retry is harmless wherever the attempt before it ended.
+Everything before the decision changes nothing in the world; everything after it repeats what was decided.
+Each effect is safe to repeat, is done only while the claim holds, and is noted in the ledger when it is
+complete: an attempt that ends anywhere, also between an effect and its note, is taken up by the next one.
 """
 
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import structlog
-from astropy.time import Time
-from lsst.pipe.base.quantum_graph import PredictedQuantumGraph
 
 from prompt_processing.apdb.port import Apdb
-from prompt_processing.arrivals.pointers import Arrivals
 from prompt_processing.config import WorkerSettings
-from prompt_processing.delivery.decisions import DecisionStore
-from prompt_processing.delivery.port import AlertSink, MetricsSink, ProductSink
-from prompt_processing.domain import collections
+from prompt_processing.delivery.port import AlertSink, Decisions, MetricsSink, ProductSink
 from prompt_processing.domain.clock import Clock, from_mjd_tai, seconds_between
 from prompt_processing.domain.decision import Decision
-from prompt_processing.domain.errors import PermanentError, PromptError
+from prompt_processing.domain.errors import ConflictError, PermanentError
 from prompt_processing.domain.outcome import Outcome, Stopwatch
-from prompt_processing.domain.raws import ArrivalPointer
 from prompt_processing.domain.visit import DetectorVisit
-from prompt_processing.execution.run import Outputs, build_graph, persist, run
-from prompt_processing.instruments.info import info_from_observation
-from prompt_processing.instruments.ingest import define_visit, ingest_raw
-from prompt_processing.instruments.skymap import SKYMAP
 from prompt_processing.ledger.port import Claim, Ledger
-from prompt_processing.preload.preloader import Preloaded, Preloader
-from prompt_processing.worker.arrival import note_arrival
-from prompt_processing.worker.decide import decide
-from prompt_processing.worker.metrics import visit_metrics
+from prompt_processing.worker.pixels import Pixels, Prepared
+from prompt_processing.worker.wait import Images, ImageWaiter
 
 _LOG: Final = structlog.get_logger(__name__)
 
-INTERMEDIATE: Final = frozenset({"post_isr_image", "template_matched", "difference_image_predetection"})
-"""Images that are only steps to others: they are not kept, unless the pipeline ends with them."""
+STEPS: Final = ("decision", "apdb", "alerts", "metrics", "products")
+"""Effects of a detector-visit, in their order, under the names by which the ledger notes them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +37,7 @@ class Stores:
     """Everything that a detector-visit changes in the world, in the order in which it does."""
 
     ledger: Ledger
-    decisions: DecisionStore
+    decisions: Decisions
     apdb: Apdb
     alerts: AlertSink
     metrics: MetricsSink
@@ -64,44 +49,29 @@ class Process:
 
     Parameters
     ----------
-    preloader
-        Prepares local Butlers.
-    arrivals
-        Tells which raw arrived.
-    incoming
-        Landing store.
+    pixels
+        Preloads and processes.
+    waiter
+        Waits for images.
     stores
         What is changed.
     clock
         Clock of the night.
     settings
-        How long to wait, and how often to look.
+        When a visit is too old.
     """
 
     def __init__(
-        self,
-        *,
-        preloader: Preloader,
-        arrivals: Arrivals,
-        incoming: Path,
-        stores: Stores,
-        clock: Clock,
-        settings: WorkerSettings,
+        self, *, pixels: Pixels, waiter: ImageWaiter, stores: Stores, clock: Clock, settings: WorkerSettings
     ) -> None:
-        self._preloader = preloader
-        self._arrivals = arrivals
-        self._incoming = incoming
+        self._pixels = pixels
+        self._waiter = waiter
         self._stores = stores
         self._clock = clock
         self._settings = settings
-        self._hint = threading.Event()
-
-    def hint(self) -> None:
-        """Say that an image may have arrived: whoever waits looks at once."""
-        self._hint.set()
 
     def run(self, visit: DetectorVisit, claim: Claim, watch: Stopwatch) -> Outcome:
-        """Process a detector-visit.
+        """Process a detector-visit, or finish what an earlier attempt has decided.
 
         Parameters
         ----------
@@ -122,152 +92,109 @@ class Process:
         PromptError
             If it cannot be processed: now (a `RetriableError`) or ever (a `PermanentError`).
         """
-        age = seconds_between(visit.published, self._clock.now())
-        if age > self._settings.expiry_s:
+        decision = self._stores.decisions.find(visit.key)
+        if decision is not None:
+            return self._resume(visit, decision, claim, watch)
+        if self._is_expired(visit):
+            age = seconds_between(visit.published, self._clock.now())
             return Outcome.skipped("expired", f"announced {age:.0f} s ago")
-        with watch.stage("preload"):
-            loaded = self._preloader.prepare(visit)
-        try:
+        with self._prepared(visit, watch) as prepared:
             with watch.stage("wait"):
-                pointer = self._wait(visit)
-            if pointer is None:
-                limit = self._settings.image_timeout_s
-                return Outcome.skipped(
-                    "no-image", f"none within {limit:.0f} s of the predicted shutter close"
-                )
-            with _naming(pointer.key):
-                return self._process(visit, claim, watch, loaded, pointer)
-        finally:
-            loaded.close()
-
-    def _wait(self, visit: DetectorVisit) -> ArrivalPointer | None:
-        """Return the pointer of the first snap, or `None` if the image has not come by the deadline.
-
-        The pointer is looked at first and after each hint or tick. As a net for notifications that are lost,
-        new raws are listed from time to time.
-        """
-        left = seconds_between(self._clock.now(), visit.predicted_shutter_close)
-        deadline = time.monotonic() + left + self._settings.image_timeout_s
-        next_listing = time.monotonic()
-        while True:
-            self._hint.clear()
-            pointer = self._arrivals.find(visit.key, snap=0)
-            now = time.monotonic()
-            if pointer is not None or now >= deadline:
-                return pointer
-            if now >= next_listing:
-                self._record_new(visit.instrument)
-                next_listing = now + self._settings.listing_interval_s
-                continue
-            self._hint.wait(min(self._settings.poll_interval_s, deadline - now))
-
-    def _record_new(self, instrument: str) -> None:
-        """Record raws in the landing store that nobody has recorded."""
-        for key in self._arrivals.list_new(instrument):
-            try:
-                note_arrival(key, self._arrivals, self._stores.ledger)
-            except PromptError as error:
-                # Not this visit's image, or it cannot be told whose it is.
-                _LOG.warning("raw not recorded", key=key, error=str(error))
-
-    def _process(
-        self, visit: DetectorVisit, claim: Claim, watch: Stopwatch, loaded: Preloaded, pointer: ArrivalPointer
-    ) -> Outcome:
-        flags = ("fallback",) if loaded.missing else ()
-        with watch.stage("ingest"):
-            raw, observation = ingest_raw(
-                loaded.butler,
-                self._incoming / pointer.key,
-                run=collections.raws(visit.instrument),
-                transfer="direct",
-            )
-            define_visit(loaded.butler, observation, loaded.shape)
-            info = info_from_observation(observation)
-        graph, outputs = self._execute(loaded, info, watch)
-        with watch.stage("decide"):
-            made = decide(
-                visit,
-                attempt=claim.attempt,
-                pipeline=loaded.pipeline.stem,
-                flags=flags,
-                info=info,
-                outputs=outputs,
-                history=loaded.history,
-                now=self._clock.now(),
-            )
-            self._stores.ledger.check(claim)
-            decision = self._stores.decisions.store(made)
-        self._publish(decision, claim, watch, close=from_mjd_tai(info["mjd_end_tai"]))
-        self._send_metrics(decision, loaded.run, info, outputs, watch)
-        with watch.stage("products"):
-            refs = persist(outputs, loaded.butler, _kept(graph))
-            self._stores.ledger.check(claim)
-            self._stores.products.transfer(loaded.butler, [raw, *loaded.preloaded_refs, *refs])
+                images = self._waiter.wait(visit)
+            if isinstance(images, Outcome):
+                return images
+            keys = tuple(pointer.key for pointer in images.pointers)
+            with _naming(keys):
+                prepared.process(keys, watch)
+                decision = self._decide(prepared, images, claim, watch)
+                self._publish(decision, claim, watch)
+                self._finish(prepared, decision, claim, watch)
         return Outcome.processed(*decision.info.flags)
 
-    def _execute(
-        self, loaded: Preloaded, info: dict[str, Any], watch: Stopwatch
-    ) -> tuple[PredictedQuantumGraph, Outputs]:
-        """Run the pipeline in memory."""
-        with watch.stage("graph"):
-            graph = build_graph(
-                loaded.butler,
-                loaded.pipeline,
-                inputs=(loaded.run, *collections.inputs(info["instrument"])),
-                output_run=loaded.run,
-                where=data_query(info),
-            )
-        return graph, run(graph, loaded.butler, stage=watch.stage)
+    def _resume(self, visit: DetectorVisit, decision: Decision, claim: Claim, watch: Stopwatch) -> Outcome:
+        """Do what is left to do of a decision; pixels are computed again only if products are missing."""
+        self._publish(decision, claim, watch)
+        if "products" not in claim.steps:
+            with self._prepared(visit, watch) as prepared, _naming(decision.info.raws):
+                prepared.process(decision.info.raws, watch)
+                self._finish(prepared, decision, claim, watch)
+        return Outcome.processed(*decision.info.flags)
 
-    def _publish(self, decision: Decision, claim: Claim, watch: Stopwatch, *, close: Time) -> None:
-        """Store the rows and send the alerts of a decision, and note the latency since the shutter closed."""
-        with watch.stage("apdb"):
-            self._stores.ledger.check(claim)
-            self._stores.apdb.store(
-                decision.info.midpoint_mjd_tai,
-                decision.dia_object,
-                decision.dia_source,
-                decision.dia_forced_source,
-            )
-        with watch.stage("alerts"):
-            self._stores.ledger.check(claim)
-            self._stores.alerts.send(decision.packets)
-        watch.latency = seconds_between(close, self._clock.now())
+    def _is_expired(self, visit: DetectorVisit) -> bool:
+        """Tell whether a visit is too old; it never is when its image is there, however late it came."""
+        age = seconds_between(visit.published, self._clock.now())
+        return age > self._settings.expiry_s and self._waiter.find(visit) is None
 
-    def _send_metrics(
-        self, decision: Decision, run: str, info: dict[str, Any], outputs: Outputs, watch: Stopwatch
-    ) -> None:
-        """Send metrics; whatever goes wrong is logged and harms nothing else."""
-        with watch.stage("metrics"):
-            try:
-                self._stores.metrics.send(
-                    visit_metrics(decision, run, info, outputs, watch, self._clock.now())
+    @contextmanager
+    def _prepared(self, visit: DetectorVisit, watch: Stopwatch) -> Iterator[Prepared]:
+        with watch.stage("preload"):
+            prepared = self._pixels.prepare(visit)
+        with prepared:
+            yield prepared
+
+    def _decide(self, prepared: Prepared, images: Images, claim: Claim, watch: Stopwatch) -> Decision:
+        """Make the decision, and return the one that stands: this one, or one that came before."""
+        with watch.stage("decide"):
+            made = prepared.decide(claim.attempt, images.flags, self._clock.now())
+            self._stores.ledger.check(claim)
+            # A visit's rows are never there before its decision: these are of something else.
+            if self._stores.apdb.contains(made.info.visit, made.info.detector):
+                raise ConflictError(
+                    f"the APDB has rows of visit {made.info.visit}, detector {made.info.detector}, that no "
+                    f"decision on group {made.info.group} has made"
                 )
-            except Exception:  # noqa: BLE001 (metrics never hurt processing)
-                _LOG.exception("metrics not sent", visit=decision.info.visit)
+            decision = self._stores.decisions.store(made)
+            self._stores.ledger.record_step(claim, "decision")
+        return decision
+
+    def _publish(self, decision: Decision, claim: Claim, watch: Stopwatch) -> None:
+        """Store the rows and send the alerts of a decision, and note the latency since the shutter closed."""
+        if "apdb" not in claim.steps:
+            with self._effect("apdb", claim, watch):
+                self._stores.apdb.store(
+                    decision.info.midpoint_mjd_tai,
+                    decision.dia_object,
+                    decision.dia_source,
+                    decision.dia_forced_source,
+                )
+        if "alerts" not in claim.steps:
+            with self._effect("alerts", claim, watch):
+                self._stores.alerts.send(decision.packets)
+            close = from_mjd_tai(decision.info.shutter_close_mjd_tai)
+            watch.latency = seconds_between(close, self._clock.now())
+
+    def _finish(self, prepared: Prepared, decision: Decision, claim: Claim, watch: Stopwatch) -> None:
+        """Send the metrics and store the products."""
+        if "metrics" not in claim.steps:
+            with self._effect("metrics", claim, watch):
+                self._send_metrics(prepared, decision, watch)
+        with self._effect("products", claim, watch):
+            butler, refs = prepared.products(decision)
+            self._stores.ledger.check(claim)
+            self._stores.products.transfer(butler, refs)
+
+    def _send_metrics(self, prepared: Prepared, decision: Decision, watch: Stopwatch) -> None:
+        """Send metrics; whatever goes wrong is logged and harms nothing else."""
+        try:
+            self._stores.metrics.send(prepared.metrics(decision, watch, self._clock.now()))
+        except Exception:  # noqa: BLE001 (metrics never hurt processing)
+            _LOG.exception("metrics not sent", visit=decision.info.visit)
+
+    @contextmanager
+    def _effect(self, step: str, claim: Claim, watch: Stopwatch) -> Iterator[None]:
+        """Do one effect: with a claim that holds, and noted when it is complete."""
+        with watch.stage(step):
+            self._stores.ledger.check(claim)
+            yield
+            self._stores.ledger.record_step(claim, step)
 
 
 @contextmanager
-def _naming(key: str) -> Iterator[None]:
+def _naming(keys: tuple[str, ...]) -> Iterator[None]:
     """Let every error that will not go away name the raw that it is about."""
     try:
         yield
     except PermanentError as error:
-        if key.rpartition("/")[2] in str(error):
+        if any(key.rpartition("/")[2] in str(error) for key in keys):
             raise
-        raise type(error)(f"{key}: {error}") from error
-
-
-def data_query(info: dict[str, Any]) -> str:
-    """Return the data query of one raw, for a quantum graph."""
-    return (
-        f"instrument='{info['instrument']}' AND exposure={info['exposure']} "
-        f"AND detector={info['detector']} AND skymap='{SKYMAP.name}'"
-    )
-
-
-def _kept(graph: PredictedQuantumGraph) -> set[str]:
-    """Return the dataset types of a run that are products."""
-    pipeline = graph.pipeline_graph
-    steps = {name for name in INTERMEDIATE & set(pipeline.dataset_types) if pipeline.consumers_of(name)}
-    return set(pipeline.dataset_types) - steps
+        raise type(error)(f"{keys[0]}: {error}") from error

@@ -1,41 +1,53 @@
 """The worker: one message in, ACK or RETRY out."""
 
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 
+from prompt_processing.config import WorkerSettings
 from prompt_processing.domain.errors import (
     EventError,
+    GivenUpError,
     InternalError,
     MissingInputError,
     PermanentError,
     RetriableError,
 )
 from prompt_processing.domain.outcome import Delivery, Disposition, Outcome, Stopwatch
-from prompt_processing.domain.visit import DetectorVisit, parse_message
+from prompt_processing.domain.visit import CancelVisit, DetectorVisit, WarmUp, parse_message
 from prompt_processing.ledger.port import Busy, Claim, Done, Ledger
-from prompt_processing.worker.process import Process
 
 _LOG: Final = structlog.get_logger(__name__)
 
 
+class Runner(Protocol):
+    """Does the work on a detector-visit, in this process or in another one."""
+
+    def run(self, visit: DetectorVisit, claim: Claim, watch: Stopwatch) -> Outcome:
+        """Process a detector-visit; see `prompt_processing.worker.process.Process.run`."""
+        ...
+
+
 class Worker:
-    """Handles whatever brings a message: a queue, a push request, the night player, a test.
+    """Handles whatever brings a message: a queue, a push request, a test.
 
     Parameters
     ----------
     ledger
         Where detector-visits are claimed and outcomes recorded.
-    process
-        What is done with one.
+    runner
+        What does the work.
     owner
         Name of this worker, unique among those that run now.
+    settings
+        Lease of a claim, and when a visit is given up.
     """
 
-    def __init__(self, *, ledger: Ledger, process: Process, owner: str) -> None:
+    def __init__(self, *, ledger: Ledger, runner: Runner, owner: str, settings: WorkerSettings) -> None:
         self._ledger = ledger
-        self._process = process
+        self._runner = runner
         self._owner = owner
+        self._settings = settings
 
     def handle(self, delivery: Delivery) -> Disposition:
         """Handle one delivery.
@@ -57,32 +69,35 @@ class Worker:
         except EventError as error:
             _LOG.error("message cannot be read", message_id=delivery.message_id, error=str(error))
             return Disposition.ACK
-        if not isinstance(message, DetectorVisit):
-            _LOG.info("message ignored", message_id=delivery.message_id, kind=message.kind)
-            return Disposition.ACK
-        with structlog.contextvars.bound_contextvars(
-            instrument=message.instrument, group=message.groupId, detector=message.detector
-        ):
-            return self._handle_visit(message, delivery)
+        try:
+            match message:
+                case WarmUp():
+                    return Disposition.ACK
+                case CancelVisit():
+                    self._ledger.cancel(message.instrument, message.groupId)
+                    _LOG.info("visit cancelled", instrument=message.instrument, group=message.groupId)
+                    return Disposition.ACK
+                case DetectorVisit():
+                    return self._handle_visit(message, delivery)
+        except RetriableError as error:
+            _LOG.warning("message not handled, to be delivered again", error=str(error))
+            return Disposition.RETRY
 
     def _handle_visit(self, visit: DetectorVisit, delivery: Delivery) -> Disposition:
-        try:
-            claim = self._ledger.claim(visit, delivery, owner=self._owner)
-        except RetriableError as error:
-            _LOG.warning("visit not claimed", error=str(error))
-            return Disposition.RETRY
-        match claim:
-            case Done(outcome=outcome):
-                _LOG.info("visit is finished already", outcome=str(outcome))
-                return Disposition.ACK
-            case Busy(owner=owner, message_id=message_id):
-                # Another message of the visit is a duplicate; this one again means that it was lost once.
-                _LOG.info("visit is being worked on", owner=owner)
-                again = message_id == delivery.message_id
-                return Disposition.RETRY if again else Disposition.ACK
-            case Claim():
-                with structlog.contextvars.bound_contextvars(attempt=claim.attempt):
-                    return self._attempt(visit, claim)
+        with structlog.contextvars.bound_contextvars(**visit.key._asdict()):
+            claim = self._ledger.claim(visit, delivery, owner=self._owner, lease=self._settings.lease_s)
+            match claim:
+                case Done(outcome=outcome):
+                    _LOG.info("visit is finished already", outcome=str(outcome))
+                    return Disposition.ACK
+                case Busy(owner=owner, message_id=message_id):
+                    # Another message of the visit is a duplicate; this one again means that it was lost once.
+                    _LOG.info("visit is being worked on", owner=owner)
+                    again = message_id == delivery.message_id
+                    return Disposition.RETRY if again else Disposition.ACK
+                case Claim():
+                    with structlog.contextvars.bound_contextvars(attempt=claim.attempt):
+                        return self._attempt(visit, claim)
 
     def _attempt(self, visit: DetectorVisit, claim: Claim) -> Disposition:
         watch = Stopwatch()
@@ -92,15 +107,18 @@ class Worker:
             self._ledger.record_outcome(claim, outcome)
         except RetriableError as error:
             _LOG.warning("attempt failed, to be tried again", error=str(error))
-            self._ledger.release(claim)
+            self._ledger.release(claim, error, watch.times())
             return Disposition.RETRY
         _LOG.info("visit finished", outcome=str(outcome), detail=outcome.detail)
         return Disposition.ACK
 
     def _outcome(self, visit: DetectorVisit, claim: Claim, watch: Stopwatch) -> Outcome:
         """Return how an attempt ends; an error that would only come again is an outcome."""
+        if claim.crashes >= self._settings.max_crashes:
+            text = f"{claim.crashes} attempts have ended with the loss of their engine"
+            return Outcome.failed(GivenUpError(text))
         try:
-            return self._process.run(visit, claim, watch)
+            return self._runner.run(visit, claim, watch)
         except MissingInputError as error:
             return Outcome.skipped(error.code, str(error))
         except PermanentError as error:

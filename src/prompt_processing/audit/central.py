@@ -1,0 +1,110 @@
+"""What stands in the central Butler, and what each pipeline leaves there."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from lsst.daf.butler import Butler, DatasetRef, DatasetType
+from lsst.pipe.base import Pipeline, PipelineGraph
+
+from prompt_processing.audit.evidence import RAW, Product, ProductType
+from prompt_processing.domain import collections
+from prompt_processing.preload.preloader import HISTORY_TYPES
+from prompt_processing.worker.pixels import INTERMEDIATE
+
+PRELOADED: Final = frozenset(ProductType(name, "group") for name in (*HISTORY_TYPES, "regionTimeInfo"))
+"""What is kept of the preparation of each visit."""
+_DIMENSIONS: Final = ("visit", "exposure", "group")
+
+
+def pipeline_products(central: Butler, pipelines: Iterable[Path]) -> dict[str, frozenset[ProductType]]:
+    """Return what a detector-visit leaves in the central Butler, by the name of its pipeline.
+
+    Parameters
+    ----------
+    central
+        The central Butler.
+    pipelines
+        Pipeline files.
+    """
+    return {path.stem: frozenset({RAW, *PRELOADED, *_made_by(path, central)}) for path in pipelines}
+
+
+def _made_by(pipeline: Path, central: Butler) -> Iterator[ProductType]:
+    """Yield the outputs of a pipeline that are kept: all but images that are only steps to others."""
+    graph: PipelineGraph = Pipeline.from_uri(str(pipeline)).to_graph(central.registry)
+    for name, node in graph.dataset_types.items():
+        step = name in INTERMEDIATE and graph.consumers_of(name)
+        dimension = _dimension(node.dataset_type)
+        if graph.producer_of(name) is not None and dimension is not None and not step:
+            yield ProductType(name, dimension)
+
+
+def products(
+    central: Butler, instruments: Iterable[str], days: Sequence[int]
+) -> tuple[dict[Product, tuple[str, ...]], frozenset[Product]]:
+    """Return the products of some observing days, with one query for each dataset type and run.
+
+    Parameters
+    ----------
+    central
+        The central Butler.
+    instruments
+        Names of the instruments.
+    days
+        Observing days as YYYYMMDD.
+
+    Returns
+    -------
+    runs
+        The runs in which each product stands.
+    unreadable
+        Products whose file is gone.
+    """
+    runs: dict[Product, list[str]] = defaultdict(list)
+    unreadable: set[Product] = set()
+    for instrument in instruments:
+        for refs in (*_outputs(central, instrument, days), _raws(central, instrument, days)):
+            stored = central.stored_many(refs)
+            for ref in refs:
+                product = _product(ref)
+                runs[product].append(ref.run)
+                if not stored[ref]:
+                    unreadable.add(product)
+    return {product: tuple(found) for product, found in runs.items()}, frozenset(unreadable)
+
+
+def _outputs(central: Butler, instrument: str, days: Sequence[int]) -> Iterator[list[DatasetRef]]:
+    """Yield the datasets of each type and run of the pipelines' outputs."""
+    for day in days:
+        for run in central.collections.query(collections.outputs(instrument, day, "*")):
+            summary = central.collections.get_info(run, include_summary=True).dataset_types or ()
+            for name in sorted(summary):
+                if _dimension(central.get_dataset_type(name)) is not None:
+                    yield central.query_datasets(
+                        name, collections=run, find_first=False, limit=None, explain=False
+                    )
+
+
+def _raws(central: Butler, instrument: str, days: Sequence[int]) -> list[DatasetRef]:
+    run = collections.raws(instrument)
+    if not central.collections.query(run):
+        return []
+    where = f"instrument = '{instrument}' AND exposure.day_obs IN ({', '.join(map(str, days))})"
+    return central.query_datasets(
+        "raw", collections=run, where=where, find_first=False, limit=None, explain=False
+    )
+
+
+def _dimension(dataset_type: DatasetType) -> str | None:
+    """Return what numbers the visit in a type's data ids; `None` if it is of no detector-visit."""
+    required = dataset_type.dimensions.required
+    return next((name for name in _DIMENSIONS if name in required), None) if "detector" in required else None
+
+
+def _product(ref: DatasetRef) -> Product:
+    dimension = _dimension(ref.datasetType) or ""
+    kind = ProductType(ref.datasetType.name, dimension)
+    values = ref.dataId.required
+    return Product(kind, str(values["instrument"]), values[dimension], int(values["detector"]))

@@ -1,0 +1,216 @@
+"""The evidence of a night, from the stores of a repository. Nothing is written."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import astropy.units as u
+
+from prompt_processing import database, objects
+from prompt_processing.apdb.sql import SqlApdb
+from prompt_processing.audit.central import pipeline_products, products
+from prompt_processing.audit.evidence import TABLES, Claimed, Decided, Evidence, fingerprint
+from prompt_processing.audit.landing import raws
+from prompt_processing.audit.metrics import metrics
+from prompt_processing.config import RepositorySettings, Settings
+from prompt_processing.delivery.archive import AlertArchive
+from prompt_processing.delivery.decisions import DecisionStore
+from prompt_processing.domain.clock import from_tai_seconds, mjd_tai
+from prompt_processing.domain.decision import decision_path
+from prompt_processing.domain.errors import PromptError, RawError, RepositoryError
+from prompt_processing.domain.ids import (
+    CONTROLLERS,
+    RANK_BITS,
+    ObservationNumber,
+    detector_exposure_id,
+    exposure_id,
+    source_id,
+)
+from prompt_processing.domain.raws import unescape_group
+from prompt_processing.domain.visit import DetectorVisit, DetectorVisitKey, parse_event
+from prompt_processing.instruments.fan_out import detector_visits
+from prompt_processing.instruments.ingest import day_timespan
+from prompt_processing.ledger.sql import SqlLedger
+from prompt_processing.repository.central import open_central
+
+EVENTS: Final = "events.jsonl"
+"""File of the events in the folder of a night."""
+
+# 15 bits of a source's number are its sequence number in the day, 8 are its detector.
+_SOURCES_OF_DAY: Final = 1 << (15 + 8 + RANK_BITS)
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the events of a night announce."""
+
+    visits: dict[DetectorVisitKey, DetectorVisit]
+    not_observed: tuple[str, ...]
+    """Lines that are no event, and events that cannot be observed, each with what is wrong."""
+
+    @property
+    def days(self) -> tuple[int, ...]:
+        """The observing days, as YYYYMMDD, in order."""
+        return tuple(sorted({_day_obs(visit) for visit in self.visits.values()}))
+
+
+def collect(repo: Path, events: Path) -> Evidence:
+    """Gather the evidence of the observing days of some events.
+
+    Parameters
+    ----------
+    repo
+        Folder of the repository.
+    events
+        File with one ``nextVisit`` event per line, or the folder of a night that has it as ``events.jsonl``.
+
+    Raises
+    ------
+    RepositoryError
+        If there is no repository, or the events cannot be read, or announce nothing.
+    StoreError
+        If a store does not answer.
+    """
+    expected = read_expected(events / EVENTS if events.is_dir() else events)
+    settings = Settings.load(repo)
+    places = settings.repository
+    central = open_central(repo)
+    ledger = _open_ledger(places)
+    # First the count, then the list: a visit that comes in between cannot look like a second outcome.
+    n_outcomes = sum(ledger.counts().values())
+    records = ledger.detector_visits()
+    days = expected.days
+    of_night = [record for record in records if _day_obs(record.visit) in days]
+    claims = tuple(Claimed.of(record) for record in of_night)
+    known = {record.visit.key for record in records}
+    subjects = {*expected.visits, *(claim.key for claim in claims)}
+    decisions, damaged = _decisions(places, subjects, known)
+    begin, end = (mjd_tai(day_timespan(day).begin) for day in (days[0], days[-1]))
+    end += 1.0
+    apdb = SqlApdb(places.apdb_url)
+    instruments = sorted({key.instrument for key in subjects})
+    found, unreadable = products(central, instruments, days)
+    measured, damaged_metrics = metrics(places, instruments, days)
+    arrived, damaged_pointers = raws(places, ledger.arrivals(), subjects, instruments, days)
+    return Evidence(
+        expected=frozenset(expected.visits),
+        not_observed=expected.not_observed,
+        claims=claims,
+        surplus_outcomes=n_outcomes - len(records),
+        decisions=decisions,
+        damaged_decisions=damaged,
+        rows={table: apdb.rows(table, begin, end) for table in TABLES},
+        begin=begin,
+        archived=_archived(places, decisions.values(), days),
+        pipelines=pipeline_products(central, settings.pipelines.paths(repo)),
+        products=found,
+        unreadable_products=unreadable,
+        metrics=measured,
+        damaged_metrics=damaged_metrics,
+        raws=arrived,
+        damaged_pointers=damaged_pointers,
+    )
+
+
+def read_expected(file: Path) -> Expected:
+    """Read events and return the detector-visits that they announce; a repeated event counts once.
+
+    Raises
+    ------
+    RepositoryError
+        If the file cannot be read, or no event of it announces anything.
+    """
+    try:
+        lines = file.read_bytes().split(b"\n")
+    except OSError as error:
+        raise RepositoryError(f"{file}: cannot be read: {error}") from error
+    visits: dict[DetectorVisitKey, DetectorVisit] = {}
+    problems = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            found = detector_visits(parse_event(line)) if line.strip() else []
+        except PromptError as error:
+            problems.append(f"{file.name} line {number}: {error}")
+        else:
+            visits |= {visit.key: visit for visit in found}
+    if not visits:
+        reason = f" ({problems[0]})" if problems else ""
+        raise RepositoryError(f"{file}: no event announces a visit{reason}")
+    return Expected(visits, tuple(problems))
+
+
+def _day_obs(visit: DetectorVisit) -> int:
+    """Return the observing day of a visit as YYYYMMDD; a day ends at noon, TAI."""
+    return int((from_tai_seconds(visit.startTime) - 12 * u.hour).strftime("%Y%m%d"))
+
+
+def _open_ledger(places: RepositorySettings) -> SqlLedger:
+    # Opening would make an empty one, and with it a night in which everything is lost.
+    if "://" not in places.ledger and not Path(places.ledger).exists():
+        raise RepositoryError(f"{places.ledger}: there is no ledger")
+    return SqlLedger(database.engine(places.ledger_url))
+
+
+def _decisions(
+    places: RepositorySettings, subjects: set[DetectorVisitKey], known: set[DetectorVisitKey]
+) -> tuple[dict[DetectorVisitKey, Decided], dict[DetectorVisitKey, str]]:
+    """Return the decisions of the night, and why some cannot be read.
+
+    Decisions of other nights are those of visits that the ledger knows; what it does not know is read too.
+    """
+    store = DecisionStore(objects.root(places.decisions))
+    decided, damaged = {}, {}
+    for key in _decision_keys(places):
+        if key not in subjects and key in known:
+            continue
+        try:
+            decision = store.find(key)
+            if decision is not None:
+                decided[key] = Decided.of(decision)
+        except RepositoryError as error:
+            damaged[key] = str(error)
+    return decided, damaged
+
+
+def _decision_keys(places: RepositorySettings) -> Iterator[DetectorVisitKey]:
+    """Yield the detector-visits under whose keys something is stored among the decisions."""
+    for path in objects.list_after(objects.root(places.decisions)):
+        parts = path.removesuffix(".zip").split("/")
+        if len(parts) != 3 or not parts[2].isdecimal():
+            continue
+        try:
+            key = DetectorVisitKey(parts[0], unescape_group(parts[1]), int(parts[2]))
+        except RawError:
+            continue
+        if decision_path(*key) == path:
+            yield key
+
+
+def _archived(
+    places: RepositorySettings, decisions: Iterable[Decided], days: Iterable[int]
+) -> dict[int, str | None]:
+    """Return the fingerprint of each alert that was decided or has a number of these days."""
+    archive = AlertArchive(objects.root(places.alerts))
+    decided = {number for decision in decisions for number, _ in decision.packets}
+    spans = [span for day in days for span in _source_ids(day)]
+    return {
+        number: _read(archive, number)
+        for number in archive.ids()
+        if number in decided or any(number in span for span in spans)
+    }
+
+
+def _source_ids(day_obs: int) -> Iterator[range]:
+    """Yield the numbers that sources of an observing day may have, for each controller."""
+    for controller in CONTROLLERS:
+        first = exposure_id(ObservationNumber(day_obs, 0, controller))
+        start = source_id(detector_exposure_id(first, 0), 0)
+        yield range(start, start + _SOURCES_OF_DAY)
+
+
+def _read(archive: AlertArchive, number: int) -> str | None:
+    try:
+        return fingerprint(archive.read(number))
+    except RepositoryError:
+        return None

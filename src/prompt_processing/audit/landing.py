@@ -1,0 +1,93 @@
+"""Which raws have arrived, and to which detector-visits they belong."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from prompt_processing import objects
+from prompt_processing.arrivals.pointers import Arrivals, detector_number
+from prompt_processing.config import RepositorySettings
+from prompt_processing.domain.clock import WallClock
+from prompt_processing.domain.errors import RawError
+from prompt_processing.domain.raws import RawKey, parse_raw_key
+from prompt_processing.domain.visit import DetectorVisitKey
+from prompt_processing.instruments.raw import read_raw_header
+from prompt_processing.ledger.port import ArrivalRecord
+
+
+def raws(
+    places: RepositorySettings,
+    arrivals: Iterable[ArrivalRecord],
+    subjects: Iterable[DetectorVisitKey],
+    instruments: Iterable[str],
+    days: Sequence[int],
+) -> tuple[dict[str, DetectorVisitKey | None], tuple[str, ...]]:
+    """Return every raw of some observing days that was ever seen.
+
+    The landing store tells first; pointers and ledger tell of raws that are not there any more.
+
+    Parameters
+    ----------
+    places
+        Where the stores are.
+    arrivals
+        What the ledger knows of raws.
+    subjects
+        The detector-visits of the night.
+    instruments, days
+        Whose raws.
+
+    Returns
+    -------
+    raws
+        Detector-visit of each raw by its key, `None` if that cannot be told.
+    damaged
+        What is wrong with pointers that cannot be read.
+    """
+    subjects = set(subjects)
+    found: dict[str, DetectorVisitKey | None] = {
+        record.pointer.key: record.visit for record in arrivals if record.visit in subjects
+    }
+    damaged = []
+    pointers = Arrivals(objects.root(places.incoming), objects.root(places.arrivals), WallClock())
+    for key in sorted(subjects):
+        try:
+            found |= {pointer.key: key for pointer in pointers.find_all(key)}
+        except RawError as error:
+            damaged.append(str(error))
+    for raw in _landed(places, instruments, days):
+        owner = _owner(Path(places.incoming), raw)
+        # An image that cannot be told apart by itself may have been noted before.
+        found[str(raw)] = owner or found.get(str(raw))
+    return found, tuple(damaged)
+
+
+def _landed(places: RepositorySettings, instruments: Iterable[str], days: Sequence[int]) -> Iterator[RawKey]:
+    store = objects.root(places.incoming)
+    for instrument in instruments:
+        for day in days:
+            folder = f"{instrument}/{day}"
+            for name in objects.list_after(objects.root(objects.child(store, folder))):
+                raw = parse_raw_key(f"{folder}/{name}")
+                if raw is not None:
+                    yield raw
+
+
+def _owner(incoming: Path, raw: RawKey) -> DetectorVisitKey | None:
+    """Return the detector-visit that a raw belongs to by its sidecar, else by its header."""
+    try:
+        group = _sidecar_group(incoming / raw.sidecar) or read_raw_header(incoming / str(raw)).get("GROUPID")
+        detector = detector_number(raw)
+    except RawError:
+        return None
+    return DetectorVisitKey(raw.instrument, group.strip(), detector) if isinstance(group, str) else None
+
+
+def _sidecar_group(sidecar: Path) -> str | None:
+    try:
+        content: Any = json.loads(sidecar.read_bytes())
+    except (OSError, ValueError):
+        return None
+    group = content.get("GROUPID") if isinstance(content, dict) else None
+    return group.strip() if isinstance(group, str) else None

@@ -1,0 +1,55 @@
+"""What the files of metrics say."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from prompt_processing import objects
+from prompt_processing.audit.evidence import MetricsRecord
+from prompt_processing.config import RepositorySettings
+from prompt_processing.domain.visit import DetectorVisitKey
+
+N_ALERTS: Final = "alerts.n_alerts"
+"""Metric that tells the number of alerts."""
+
+
+def metrics(
+    places: RepositorySettings, instruments: Iterable[str], days: Sequence[int]
+) -> tuple[dict[DetectorVisitKey, tuple[MetricsRecord, ...]], tuple[str, ...]]:
+    """Return the metrics of some observing days.
+
+    Parameters
+    ----------
+    places
+        Where the stores are.
+    instruments, days
+        Whose metrics.
+
+    Returns
+    -------
+    records
+        What each file says, by the detector-visit that it is about.
+    damaged
+        What is wrong with files that cannot be read.
+    """
+    records: dict[DetectorVisitKey, list[MetricsRecord]] = defaultdict(list)
+    damaged = []
+    for key in (f"verify/{instrument}/{day}" for instrument in instruments for day in days):
+        folder = objects.root(objects.child(objects.root(places.metrics), key))
+        for name in objects.list_after(folder):
+            try:
+                visit, record = _read(objects.read(objects.child(folder, name)) or b"")
+            except (ValueError, KeyError, TypeError) as error:
+                damaged.append(f"{key}/{name}: cannot be read: {type(error).__name__}: {error}")
+            else:
+                records[visit].append(record)
+    return {visit: tuple(found) for visit, found in records.items()}, tuple(damaged)
+
+
+def _read(data: bytes) -> tuple[DetectorVisitKey, MetricsRecord]:
+    job: dict[str, Any] = json.loads(data)
+    meta = job["meta"]
+    values = {item["metric"]: item["value"] for item in job["measurements"]}
+    key = DetectorVisitKey(meta["instrument"], meta["group"], int(meta["detector"]))
+    return key, MetricsRecord(int(meta["visit"]), values.get(N_ALERTS))

@@ -1,0 +1,62 @@
+"""Who is expected to be processed: the detector-visits of an event.
+
+Whoever sends messages for an event and whoever checks afterwards what became of it asks here.
+"""
+
+from typing import Final
+
+import astropy.units as u
+from astropy.coordinates import AltAz, SkyCoord
+from astropy.utils import iers
+
+from prompt_processing.domain.clock import from_tai_seconds
+from prompt_processing.domain.visit import CoordinateSystem, DetectorVisit, NextVisit, fan_out
+from prompt_processing.instruments.latiss import Latiss, get_instrument
+
+PRESSURE: Final = 750 * u.hPa
+"""Air at the site, for refraction: a few hectopascal more or less are an arcsecond at 45 deg."""
+TEMPERATURE: Final = 10 * u.deg_C
+WAVELENGTH: Final = 0.6 * u.micron
+
+
+def detector_visits(event: NextVisit) -> list[DetectorVisit]:
+    """Return the messages of an event, one per active detector of its instrument.
+
+    Parameters
+    ----------
+    event
+        The event. One that is no observation (blank instrument) has no messages. A position in the
+        observed system (altitude and azimuth) is turned into ICRS for the start of the visit.
+
+    Raises
+    ------
+    ConfigError
+        If the instrument is not known.
+    EventError
+        If the event cannot be observed: a position in another system, or outside the sky.
+    """
+    if not event.instrument:
+        return []
+    instrument = get_instrument(event.instrument)
+    if event.coordinateSystem is CoordinateSystem.OBSERVED:
+        event = _with_icrs(event, instrument)
+    return fan_out(event, instrument.detectors)
+
+
+def _with_icrs(event: NextVisit, instrument: Latiss) -> NextVisit:
+    """Return an event whose position is ICRS instead of azimuth and altitude."""
+    azimuth, altitude = event.position
+    if not 0.0 <= altitude <= 90.0:
+        return event  # below the horizon or outside the sky: refused like any other impossible position
+    frame = AltAz(
+        obstime=from_tai_seconds(event.startTime),
+        location=instrument.site,
+        pressure=PRESSURE,
+        temperature=TEMPERATURE,
+        obswl=WAVELENGTH,
+    )
+    # A table of the Earth's rotation that ends too early costs arcseconds, not the visit.
+    with iers.conf.set_temp("iers_degraded_accuracy", "warn"):
+        sky = SkyCoord(az=azimuth * u.deg, alt=altitude * u.deg, frame=frame).icrs
+    position = (float(sky.ra.deg), float(sky.dec.deg))
+    return event.model_copy(update={"coordinateSystem": CoordinateSystem.ICRS, "position": position})

@@ -1,0 +1,1 @@
+"""Messages that announce visits, and hints that images came: ports and their adapters."""

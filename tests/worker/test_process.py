@@ -1,0 +1,242 @@
+"""What a detector-visit goes through, in memory: images, cancellation, lost time, lost workers."""
+
+import contextlib
+import itertools
+
+import pytest
+
+from prompt_processing.domain.errors import StoreError
+from prompt_processing.domain.outcome import Disposition, Outcome
+from support.flow import EXPOSURE, Crash, Paused, World, crash, raw_key, store_error
+
+LEAD = 100.0
+"""From the start of the clock to the start of visit 0 [s]."""
+CLOSE = LEAD + EXPOSURE
+DEADLINE = CLOSE + 60.0
+
+
+@pytest.fixture
+def world(tmp_path):
+    return World(tmp_path)
+
+
+def outcome(world, number=0):
+    return world.ledger.find(world.visit(number).key).outcome
+
+
+def test_an_image_that_is_there_already_is_not_waited_for(world):
+    world.announce(0)
+    world.put_image(0)
+    assert world.work("w") is Disposition.ACK
+    assert outcome(world) == Outcome.processed()
+    assert world.clock.seconds == 0.0
+
+
+def test_an_image_whose_notification_is_lost_is_found_by_the_next_listing(world):
+    world.announce(0)
+    world.image_later(CLOSE + 3.0, 0, noted=False)
+    world.work("w")
+    assert outcome(world) == Outcome.processed()
+    assert world.clock.seconds - (CLOSE + 3.0) <= world.settings.listing_interval_s
+
+
+def test_a_pointer_without_a_hint_is_found_by_the_next_tick(world):
+    world.announce(0)
+    world.image_later(CLOSE + 1.23, 0)
+    world.work("w")
+    assert outcome(world) == Outcome.processed()
+    assert world.clock.seconds - (CLOSE + 1.23) <= world.settings.tick_s
+
+
+def test_without_an_image_the_visit_is_skipped_at_the_deadline(world):
+    world.announce(0)
+    assert world.work("w") is Disposition.ACK
+    assert (outcome(world).status, outcome(world).reason) == ("skipped", "no-image")
+    assert world.clock.seconds == pytest.approx(DEADLINE, abs=0.01)
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_a_late_image_is_processed_and_flagged(world, noted):
+    world.announce(0)
+    world.announce(1)
+    world.work("w")
+    world.put_image(0, noted=noted)
+    # Where the notification is lost, whoever waits for another image finds it.
+    world.work("w")
+    while world.work("w") is not None:
+        pass
+    assert outcome(world) == Outcome.processed("late")
+    history = world.ledger.history(world.visit(0).key)
+    assert [str(item) for item in history] == ["skipped:no-image", "processed (late)"]
+
+
+def test_an_image_at_the_last_moment_is_not_lost(world):
+    """It comes after the worker's last look, and before the outcome is stored."""
+    world.announce(0)
+    waiting = Paused(world, points_before(world, "ledger.record_times"), "w")
+    assert waiting.waits
+    world.put_image(0)
+    waiting.resume()
+    world.advance(2.0)
+    assert world.work("w") is Disposition.ACK
+    assert outcome(world).status == "processed"
+
+
+def points_before(world, name):
+    """Return how many points a worker passes until it gets to a call, found by trying in another world."""
+    trial = World(world.folder / "trial")
+    trial.announce(0)
+    trial.work("w")
+    return trial.faults.passed.index(f"before {name}") + 1
+
+
+def test_both_snaps_are_waited_for(world):
+    world.announce(0, nimages=2)
+    world.image_later(CLOSE - 10.0, 0, snap=0)
+    world.image_later(CLOSE + 2.0, 0, snap=1)
+    world.work("w")
+    assert outcome(world) == Outcome.processed()
+    assert world.decisions.find(world.visit(0).key).info.raws == (raw_key(0, 0), raw_key(0, 1))
+
+
+@pytest.mark.parametrize("snap", [0, 1])
+def test_a_missing_snap_is_flagged_and_what_came_is_processed(world, snap):
+    world.announce(0, nimages=2)
+    world.put_image(0, snap=snap)
+    world.work("w")
+    assert outcome(world) == Outcome.processed("missing-snap")
+    assert world.decisions.find(world.visit(0).key).info.raws == (raw_key(0, snap),)
+
+
+def test_where_the_number_of_images_is_unknown_the_first_is_processed_at_once(world):
+    world.announce(0, nimages=0)
+    world.image_later(CLOSE, 0)
+    world.image_later(CLOSE + 1.0, 0, snap=1)
+    world.work("w")
+    assert outcome(world) == Outcome.processed()
+    assert world.decisions.find(world.visit(0).key).info.raws == (raw_key(0),)
+
+
+def test_a_cancelled_visit_frees_its_worker_at_the_next_look(world):
+    world.announce(0)
+    world._due.append((50.0, lambda: world.ledger.cancel("LATISS", "group#0")))
+    world.work("w")
+    assert (outcome(world).status, outcome(world).reason) == ("skipped", "cancelled")
+    assert world.clock.seconds <= 50.0 + world.settings.tick_before_s
+
+
+def test_a_cancellation_before_its_visit_is_kept(world):
+    world.cancel(0)
+    world.work("w")
+    world.announce(0)
+    world.work("w")
+    assert outcome(world).reason == "cancelled"
+    assert world.clock.seconds == 0.0
+
+
+def test_an_image_of_a_cancelled_visit_is_processed_after_all(world):
+    world.cancel(0)
+    world.announce(0)
+    world.work("w")
+    world.work("w")
+    world.put_image(0)
+    world.work("w")
+    assert outcome(world) == Outcome.processed()
+
+
+def test_an_old_event_is_expired_unless_its_image_is_there(world):
+    world.announce(0)
+    world.announce(1)
+    world.put_image(1)
+    world.advance(4000.0)
+    world.work("w")
+    world.work("w")
+    assert outcome(world, 0).reason == "expired"
+    assert outcome(world, 1).status == "processed"
+
+
+def test_a_second_message_of_a_visit_does_nothing(world):
+    world.announce(0)
+    world.announce(0)
+    world.put_image(0)
+    world.work("w1")
+    assert world.work("w2") is Disposition.ACK
+    assert len(world.ledger.find(world.visit(0).key).attempts) == 1
+
+
+def all_points(folder):
+    """Return the points that one visit passes."""
+    trial = World(folder)
+    trial.announce(0)
+    trial.put_image(0)
+    trial.faults.passed.clear()
+    trial.work("w")
+    return trial.faults.passed
+
+
+def run_to_the_end(world):
+    """Let leases end and workers work until nothing is left to do."""
+    for turn in range(3):
+        while world.work(f"later {turn}") is not None:
+            pass
+        world.advance(61.0)
+
+
+@pytest.mark.parametrize("fault", [crash, store_error])
+def test_wherever_a_worker_dies_or_a_store_fails_the_visit_ends_as_if_nothing_had_happened(tmp_path, fault):
+    names = all_points(tmp_path / "names")
+    assert len(names) > 30
+    for number, name in enumerate(names, start=1):
+        world = World(tmp_path / str(number))
+        world.announce(0)
+        world.put_image(0)
+        world.faults.arm(number, fault)
+        # Only a death, and a failure beyond the worker's own work, is seen from outside.
+        seen = (Crash, StoreError) if name == "before the acknowledgement" else (Crash,)
+        with contextlib.suppress(*seen):
+            world.work("first")
+        run_to_the_end(world)
+        assert str(outcome(world)) == "processed", name
+        decision = world.decisions.find(world.visit(0).key)
+        assert dict(decision.packets) == world.alerts.packets, name
+        assert len(world.apdb.visit_sources(decision.info.visit, 0)) == 2, name
+        assert list(world.products.written) == [("LATISS", "group#0", 0)], name
+        # Metrics are sent once, and not again if their store fails: they never hold a visit up.
+        lost = fault is store_error and name == "before metrics.send"
+        assert len(world.metrics.metrics) == (0 if lost else 1), name
+        assert len(world.ledger.history(world.visit(0).key)) == 1, name
+
+
+def test_wherever_a_worker_stops_another_takes_over_and_the_first_writes_nothing_more(tmp_path):
+    names = all_points(tmp_path / "names")
+    for number, name in enumerate(names, start=1):
+        world = World(tmp_path / str(number))
+        world.announce(0)
+        world.put_image(0)
+        first = Paused(world, number, "first")
+        world.advance(61.0)
+        run_to_the_end(world)
+        if str(outcome(world)) != "processed":  # the first one holds nothing that the second could need
+            assert not first.waits, name
+        attempts = len(world.ledger.find(world.visit(0).key).attempts)
+        history = world.ledger.history(world.visit(0).key)
+        alerts, rows = dict(world.alerts.packets), world.apdb.visit_sources(2026020100001, 0)
+        first.resume()
+        assert world.ledger.history(world.visit(0).key) == history == [Outcome.processed()], name
+        assert world.alerts.packets == alerts, name
+        assert world.apdb.visit_sources(2026020100001, 0).equals(rows), name
+        assert len(world.ledger.find(world.visit(0).key).attempts) == attempts, name
+
+
+def test_visits_in_any_order_give_the_same_number_of_rows(tmp_path):
+    for order in itertools.permutations(range(3)):
+        world = World(tmp_path / "".join(map(str, order)))
+        for number in order:
+            world.announce(number)
+            world.put_image(number)
+            world.work("w")
+        objects = {
+            number for decision in world.decisions.all() for number in decision.dia_object["diaObjectId"]
+        }
+        curves = [world.apdb.light_curve(number).sources for number in objects]
+        assert sum(map(len, curves)) == 6, order
