@@ -4,8 +4,12 @@ The only place that knows which adapter stands behind which port.
 """
 
 import fcntl
+import os
+import socket
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from prompt_processing import database, objects
@@ -16,21 +20,24 @@ from prompt_processing.delivery.archive import AlertArchive
 from prompt_processing.delivery.decisions import DecisionStore
 from prompt_processing.delivery.metrics import FolderMetrics
 from prompt_processing.delivery.products import ButlerProducts
-from prompt_processing.domain.clock import Clock
+from prompt_processing.domain.clock import Clock, WallClock
 from prompt_processing.domain.errors import RepositoryError
 from prompt_processing.ledger.sql import SqlLedger
-from prompt_processing.messaging.memory import MemoryHints
 from prompt_processing.messaging.port import HintSource
 from prompt_processing.messaging.sql import SqlQueue
 from prompt_processing.preload.preloader import Preloader
 from prompt_processing.repository.central import open_central
 from prompt_processing.worker.arrival import note_arrival
 from prompt_processing.worker.camera import SkippingClock
+from prompt_processing.worker.engine import Engine, preload
 from prompt_processing.worker.pixels import ButlerPixels
 from prompt_processing.worker.player import NightPlayer, PlayedVisit, Stage, read_events
 from prompt_processing.worker.process import Process, Stores
+from prompt_processing.worker.supervisor import Slot, Supervisor
+from prompt_processing.worker.sweep import sweep
 from prompt_processing.worker.wait import ImageWaiter
-from prompt_processing.worker.worker import Worker
+from prompt_processing.worker.watch import ArrivalWatcher
+from prompt_processing.worker.worker import Runner, Worker
 
 
 class Factory:
@@ -105,20 +112,89 @@ class Factory:
             settings=settings.worker,
         )
 
+    def supervisor(self, owner: str, engines: int, set_up_logging: Callable[[], None]) -> Supervisor:
+        """Return a supervisor of some engines on the queue of the repository.
+
+        Parameters
+        ----------
+        owner
+            Name of the worker, unique among those that run now.
+        engines
+            How many detector-visits are worked on at the same time.
+        set_up_logging
+            Sets up logging inside an engine.
+        """
+        settings = self.settings.worker
+        preload("prompt_processing.warm")
+        build = partial(engine_runner, self._repo, set_up_logging)
+        slots = []
+        for number in range(engines):
+            engine = Engine(build, ledger=self.ledger, clock=self._clock, settings=settings)
+            worker = Worker(ledger=self.ledger, runner=engine, owner=f"{owner}/{number}", settings=settings)
+            slots.append(Slot(worker, engine))
+        return Supervisor(
+            queue=self.queue,
+            slots=slots,
+            sweep=lambda: sweep(self.ledger, self.queue, settings.sweep_interval_s),
+            settings=settings,
+        )
+
     def note_arrival(self, key: str) -> None:
         """Note a raw of the landing store; see `prompt_processing.worker.arrival.note_arrival`."""
         note_arrival(key, self.arrivals, self.ledger, self.queue)
+
+
+def engine_runner(repo: Path, set_up_logging: Callable[[], None], hints: HintSource, clock: Clock) -> Runner:
+    """Build what does the work inside an engine."""
+    set_up_logging()
+    return Factory(repo, clock).process(hints)
+
+
+def run_worker(
+    repo: Path, *, engines: int | None, stop: threading.Event, set_up_logging: Callable[[], None]
+) -> None:
+    """Work on the messages in the queue of a repository.
+
+    Parameters
+    ----------
+    repo
+        Folder of the repository.
+    engines
+        How many detector-visits are worked on at the same time; the setting if it is `None`.
+    stop
+        Ends the work when it is set.
+    set_up_logging
+        Sets up logging inside an engine.
+
+    Raises
+    ------
+    RepositoryError
+        If there is no repository.
+    """
+    factory = Factory(repo, WallClock())
+    owner = f"{socket.gethostname()}/{os.getpid()}"
+    supervisor = factory.supervisor(owner, engines or factory.settings.worker.engines, set_up_logging)
+    watcher = ArrivalWatcher(
+        incoming=factory.incoming,
+        arrivals=factory.arrivals,
+        note=factory.note_arrival,
+        hint=supervisor.hint,
+        listing_interval=factory.settings.worker.listing_interval_s,
+    )
+    with supervisor, watcher:
+        stop.wait()
 
 
 def play_night(
     repo: Path,
     night: Path,
     *,
+    set_up_logging: Callable[[], None],
     progress: Callable[[str, int, int], None],
     on_visit: Callable[[PlayedVisit], None],
     on_error: Callable[[str], None],
 ) -> None:
-    """Play a night into a repository, with a worker in this process.
+    """Play a night into a repository, with a worker of its own.
 
     Parameters
     ----------
@@ -126,6 +202,8 @@ def play_night(
         Folder of the repository.
     night
         Folder of the night.
+    set_up_logging
+        Sets up logging inside an engine.
     progress
         Called with what is done, how many detector-visits are over, and of how many.
     on_visit
@@ -152,26 +230,21 @@ def play_night(
         progress("visits", done, len(events))
 
     with _only_player(factory.work):
-        hints = MemoryHints()
-        worker = Worker(
-            ledger=factory.ledger,
-            runner=factory.process(hints),
-            # Always the same name: what a player that was killed has claimed is this one's to finish.
-            owner="player",
-            settings=factory.settings.worker,
-        )
+        # Always the same name: what a player that was killed has claimed is this one's to finish.
+        supervisor = factory.supervisor("player", factory.settings.worker.engines, set_up_logging)
         stage = Stage(
-            worker=worker,
-            hint=hints.give,
+            publisher=factory.queue,
+            hint=supervisor.hint,
             note_arrival=factory.note_arrival,
-            queue=factory.queue,
             ledger=factory.ledger,
             decisions=factory.decisions,
             incoming=factory.incoming,
         )
-        progress("visits", 0, len(events))
         player = NightPlayer(night=night, events=events, clock=clock, stage=stage)
-        player.play(on_visit=finished, on_error=on_error)
+        supervisor.on_handled = player.on_handled
+        progress("visits", 0, len(events))
+        with supervisor:
+            player.play(on_visit=finished, on_error=on_error)
 
 
 @contextmanager

@@ -102,6 +102,10 @@ def put(name, value):
     return lambda hdus: hdus[0].header.set(name, value)
 
 
+def point_to(ra, dec):
+    return lambda hdus: hdus[0].header.update({"RA": ra, "DEC": dec, "RASTART": ra, "DECSTART": dec})
+
+
 @pytest.fixture(scope="module")
 def outcomes(night, prepared, tmp_path_factory):
     """What becomes of one visit of each kind, played as one night."""
@@ -122,7 +126,7 @@ def outcomes(night, prepared, tmp_path_factory):
         "nan": shop.add(edit=lose),
         "dark": shop.add(edit=put("IMGTYPE", "DARK")),
         "no image": shop.add(raw=False),
-        "no refcat": shop.add(position=[200.0, 40.0]),
+        "no refcat": shop.add(position=[200.0, 40.0], edit=point_to(200.0, 40.0)),
         "no observation": shop.add(instrument="", raw=False),
         "unknown instrument": shop.add(instrument="HAL", raw=False),
         "alt-az": shop.add(coordinateSystem=3, raw=False),
@@ -148,7 +152,7 @@ def outcomes(night, prepared, tmp_path_factory):
         ("no position", "failed:bad-header", "RA"),
         ("saturated", "failed:bad-raw", "_000908_"),
         ("nan", "failed:bad-raw", "_000909_"),
-        ("dark", "failed:bad-header", "_000910_"),
+        ("dark", "failed:plan-mismatch", "dark"),
         ("no image", "skipped:no-image", "8 s"),
     ],
 )

@@ -192,6 +192,10 @@ DICTS = ["preliminary_visit_summary", "difference_image_metrics", "difference_ke
 def assert_same(name, one, two):
     if name in TABLES:
         frames = [value if isinstance(value, pd.DataFrame) else value.to_pandas() for value in (one, two)]
+        if name.endswith("_apdb"):
+            # The worker keeps what it has decided: all columns of the APDB, with its types.
+            frames[0] = frames[0][frames[1].columns]
+            frames[1] = frames[1].astype(frames[0].dtypes)
         pd.testing.assert_frame_equal(*frames, check_exact=True)
     elif name in IMAGES:
         for plane in ("image", "variance", "mask"):

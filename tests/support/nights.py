@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from prompt_processing.cli.logs import configure
 from prompt_processing.config import Settings
 from prompt_processing.delivery.decisions import DecisionStore
 from prompt_processing.domain.decision import Decision
@@ -40,7 +41,14 @@ def play(repo: Path, night: Path) -> tuple[list[PlayedVisit], list[str]]:
     """Play a night; return what became of each visit, and what could not be played."""
     visits: list[PlayedVisit] = []
     problems: list[str] = []
-    play_night(repo, night, progress=silent, on_visit=visits.append, on_error=problems.append)
+    play_night(
+        repo,
+        night,
+        set_up_logging=configure,
+        progress=silent,
+        on_visit=visits.append,
+        on_error=problems.append,
+    )
     return visits, problems
 
 

@@ -2,7 +2,8 @@
 
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 
 import click
 import structlog
@@ -58,6 +59,11 @@ def configure(levels: Iterable[str] = ()) -> None:
     for text in levels:
         logger, level = _parse(text)
         logger.setLevel(level)
+
+
+def for_engines() -> Callable[[], None]:
+    """Return what sets up logging in another process like in this command's, for `pickle`."""
+    return partial(configure, click.get_current_context().find_root().params["log_levels"])
 
 
 def _parse(text: str) -> tuple[logging.Logger, str]:

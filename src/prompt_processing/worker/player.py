@@ -1,6 +1,6 @@
 """Playing a night: events and images come as they came from the telescope, on the night's own clock."""
 
-import time
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,20 +11,27 @@ from astropy.time import TimeDelta
 
 from prompt_processing.delivery.decisions import DecisionStore
 from prompt_processing.domain.errors import EventError, PromptError, RepositoryError
-from prompt_processing.domain.outcome import Delivery, Disposition, Outcome
-from prompt_processing.domain.visit import DetectorVisit, NextVisit, parse_event
+from prompt_processing.domain.outcome import Disposition, Outcome
+from prompt_processing.domain.visit import (
+    DetectorVisit,
+    DetectorVisitKey,
+    NextVisit,
+    parse_event,
+    parse_message,
+)
 from prompt_processing.instruments.fan_out import detector_visits
 from prompt_processing.ledger.port import Ledger
-from prompt_processing.messaging.port import VisitQueue
+from prompt_processing.messaging.port import Publisher, Received
 from prompt_processing.worker.camera import Camera, SkippingClock, find_shots
-from prompt_processing.worker.worker import Worker
 
 _LOG: Final = structlog.get_logger(__name__)
 
 LEAD: Final = TimeDelta(10.0, format="sec")
 """Longest wait before a shutter closes: a telescope announces a visit earlier, a player need not wait."""
 MAX_DELIVERIES: Final = 5
-"""How often a message is delivered to a worker that asks for it again."""
+"""How often a message is delivered before the night goes on without its visit."""
+LOOK_INTERVAL: Final = 5.0
+"""Longest time between two looks whether a visit is finished [s]: another worker may have finished it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +52,12 @@ class PlayedVisit:
 class Stage:
     """What a night is played on."""
 
-    worker: Worker
+    publisher: Publisher
+    """Sends messages to the worker."""
     hint: Callable[[], None]
     """Tells the worker that an image may have arrived."""
     note_arrival: Callable[[str], None]
     """Notes a raw in the landing store, given its key."""
-    queue: VisitQueue
-    """Brings the messages of visits that an image has reopened."""
     ledger: Ledger
     decisions: DecisionStore
     incoming: Path
@@ -106,12 +112,25 @@ class NightPlayer:
         self._events = events
         self._clock = clock
         self._stage = stage
+        self._handled = threading.Condition()
+        self._given_up: set[DetectorVisitKey] = set()
+
+    def on_handled(self, received: Received, said: Disposition) -> None:
+        """Take note that the worker has handled a message; to be called by its supervisor."""
+        message = parse_message(received.delivery.body)
+        with self._handled:
+            if isinstance(message, DetectorVisit):
+                if said is Disposition.RETRY and received.count >= MAX_DELIVERIES:
+                    self._given_up.add(message.key)
+                elif said is Disposition.ACK:
+                    self._given_up.discard(message.key)
+            self._handled.notify_all()
 
     def play(self, *, on_visit: Callable[[PlayedVisit], None], on_error: Callable[[str], None]) -> None:
-        """Deliver every event to the worker and every raw to the landing store, each at its time.
+        """Send every event to the queue and every raw to the landing store, each at its time.
 
-        Only the wait before a shutter closes is shortened, and only while nothing else is going on. A visit
-        that is finished already is not waited for.
+        An event is sent when the one before it is finished. Only the wait before a shutter closes is
+        shortened, and only while nothing else is going on.
 
         Parameters
         ----------
@@ -135,37 +154,36 @@ class NightPlayer:
             on_arrival=self._on_arrival,
         )
         closes = predicted | {shot.group: shot.close for shot in shots if shot.group is not None}
+        announced: list[DetectorVisitKey] = []
         with camera:
             for event in self._events:
-                for visit in _detector_visits(event, on_error):
-                    self._clock.skip_to(max(event.published, closes[event.groupId] - LEAD))
-                    self._deliver(visit)
-                    on_visit(self._result(visit))
+                visits = _detector_visits(event, on_error)
+                self._clock.skip_to(max(event.published, closes[event.groupId] - LEAD))
+                self._stage.publisher.publish([visit.model_dump_json() for visit in visits])
+                keys = [visit.key for visit in visits]
+                self._wait_for(keys)
+                for key in keys:
+                    on_visit(self._result(key))
+                announced += keys
             camera.finish()
-        self._handle_reopened()
+        # An image that came too late has reopened its visit.
+        self._wait_for(announced)
 
-    def _deliver(self, visit: DetectorVisit) -> None:
-        delivery = Delivery(f"night/{visit.groupId}/{visit.detector}", visit.model_dump_json())
-        for _ in range(MAX_DELIVERIES):
-            if self._stage.worker.handle(delivery) is Disposition.ACK:
-                return
-            time.sleep(1.0)
-        _LOG.error("visit given up", group=visit.groupId, detector=visit.detector)
+    def _wait_for(self, visits: list[DetectorVisitKey]) -> None:
+        """Wait until each visit has an outcome, or has been given back too often."""
+        with self._handled:
+            while not all(key in self._given_up or self._is_finished(key) for key in visits):
+                self._handled.wait(LOOK_INTERVAL)
 
-    def _handle_reopened(self) -> None:
-        """Handle the messages of visits that were given up before their image came."""
-        while (received := self._stage.queue.receive(0.0)) is not None:
-            if self._stage.worker.handle(received.delivery) is Disposition.ACK:
-                self._stage.queue.ack(received)
-            else:
-                self._stage.queue.retry(received)
-                time.sleep(1.0)
+    def _is_finished(self, visit: DetectorVisitKey) -> bool:
+        record = self._stage.ledger.find(visit)
+        return record is not None and record.outcome is not None
 
-    def _result(self, visit: DetectorVisit) -> PlayedVisit:
-        record = self._stage.ledger.find(visit.key)
-        decision = self._stage.decisions.find(visit.key)
+    def _result(self, visit: DetectorVisitKey) -> PlayedVisit:
+        record = self._stage.ledger.find(visit)
+        decision = self._stage.decisions.find(visit)
         return PlayedVisit(
-            group=visit.groupId,
+            group=visit.group,
             detector=visit.detector,
             outcome=record.outcome if record else None,
             n_alerts=len(decision.packets) if decision else 0,

@@ -1,0 +1,38 @@
+"""``prompt worker``: processing without an end."""
+
+import signal
+import threading
+from pathlib import Path
+
+import click
+
+from prompt_processing.cli.logs import for_engines
+from prompt_processing.cli.options import repo_argument
+
+
+@click.group()
+def worker() -> None:
+    """Process visits as they come."""
+
+
+@worker.command("run")
+@repo_argument
+@click.option(
+    "--engines",
+    type=click.IntRange(1, 256),
+    help="How many visits and detectors to work on at the same time.  [default: the setting worker.engines]",
+)
+def worker_run(repo: Path, engines: int | None) -> None:
+    """Take the messages of visits from the queue of REPO and process them, until told to stop.
+
+    Raws are found as they appear in the landing store. SIGTERM and Ctrl-C end the worker within 10 s: a visit
+    that has not changed anything yet is given back at once, one that has may be finished. Nothing is lost.
+    """
+    from prompt_processing.factory import run_worker
+
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    click.echo(f"{repo}: working", err=True)
+    run_worker(repo, engines=engines, stop=stop, set_up_logging=for_engines())
+    click.echo(f"{repo}: stopped", err=True)

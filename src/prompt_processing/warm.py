@@ -1,0 +1,23 @@
+"""All that an engine imports: the process that engines are forked from has imported this module.
+
+Forking needs a process with one thread, so nothing here may start one.
+"""
+
+import gc
+import os
+
+# Before numpy is loaded: its linear algebra would start one thread per core.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import prompt_processing.factory
+import prompt_processing.tasks.associate
+import prompt_processing.tasks.calibrate_image
+import prompt_processing.tasks.detect_and_measure
+import prompt_processing.tasks.get_template
+import prompt_processing.tasks.isr
+import prompt_processing.tasks.standardize
+import prompt_processing.tasks.subtract_images  # noqa: F401
+
+# What is here already is not collected in any engine, so its memory stays shared.
+gc.collect()
+gc.freeze()
