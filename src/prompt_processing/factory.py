@@ -15,18 +15,19 @@ from pathlib import Path
 from prompt_processing import database, objects
 from prompt_processing.apdb.sql import SqlApdb
 from prompt_processing.arrivals.pointers import Arrivals
-from prompt_processing.config import Settings
+from prompt_processing.config import RepositorySettings, Settings
 from prompt_processing.delivery.archive import AlertArchive
 from prompt_processing.delivery.decisions import DecisionStore
 from prompt_processing.delivery.metrics import FolderMetrics
 from prompt_processing.delivery.products import ButlerProducts
 from prompt_processing.domain.clock import Clock, WallClock
 from prompt_processing.domain.errors import RepositoryError
+from prompt_processing.ledger import schema
 from prompt_processing.ledger.sql import SqlLedger
 from prompt_processing.messaging.port import HintSource
 from prompt_processing.messaging.sql import SqlQueue
 from prompt_processing.preload.preloader import Preloader
-from prompt_processing.repository.central import open_central
+from prompt_processing.repository.central import open_central, require_repository
 from prompt_processing.worker.arrival import note_arrival
 from prompt_processing.worker.camera import SkippingClock
 from prompt_processing.worker.engine import Engine, preload
@@ -142,6 +143,50 @@ class Factory:
     def note_arrival(self, key: str) -> None:
         """Note a raw of the landing store; see `prompt_processing.worker.arrival.note_arrival`."""
         note_arrival(key, self.arrivals, self.ledger, self.queue)
+
+
+def open_ledger(repo: Path) -> SqlLedger:
+    """Open the ledger of a repository.
+
+    Raises
+    ------
+    RepositoryError
+        If there is no repository.
+    """
+    return SqlLedger(database.engine(_places(repo).ledger_url))
+
+
+def open_queue(repo: Path) -> SqlQueue:
+    """Open the queue of a repository.
+
+    Raises
+    ------
+    RepositoryError
+        If there is no repository.
+    """
+    return SqlQueue(database.engine(_places(repo).queue_url))
+
+
+def upgrade_ledger(repo: Path) -> tuple[str | None, str]:
+    """Bring the ledger of a repository to the version of this program.
+
+    Returns
+    -------
+    before, after
+        The versions; `None` if there was no ledger.
+
+    Raises
+    ------
+    RepositoryError
+        If there is no repository, or its ledger is newer than this program.
+    """
+    return schema.upgrade(database.engine(_places(repo).ledger_url)), schema.VERSIONS[-1]
+
+
+def _places(repo: Path) -> RepositorySettings:
+    """Return where things are kept; a database is not made by looking at a folder that is no repository."""
+    require_repository(repo)
+    return Settings.load(repo).repository
 
 
 def engine_runner(repo: Path, set_up_logging: Callable[[], None], hints: HintSource, clock: Clock) -> Runner:

@@ -14,11 +14,12 @@ from prompt_processing.cli.repo import repo
 from prompt_processing.cli.simulate import simulate
 from prompt_processing.cli.status import status
 from prompt_processing.cli.templates import templates
+from prompt_processing.cli.visits import visits
 from prompt_processing.cli.worker import worker
 from prompt_processing.domain.errors import PromptError
 
 HELP_SECTIONS = {
-    "Run a night": ("simulate", "night", "worker"),
+    "Run a night": ("simulate", "night", "worker", "visits"),
     "Prepare a repository": ("repo", "calibs", "refcat", "templates"),
     "Look at results": ("status", "audit", "alerts"),
     "Settings": ("config",),
@@ -66,5 +67,18 @@ def main(log_levels: tuple[str, ...]) -> None:
     configure(log_levels)
 
 
-for command in (simulate, night, worker, repo, calibs, refcat, templates, status, audit, alerts, config):
+for command in (
+    simulate,
+    night,
+    worker,
+    visits,
+    repo,
+    calibs,
+    refcat,
+    templates,
+    status,
+    audit,
+    alerts,
+    config,
+):
     main.add_command(command)

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import click
 
-from prompt_processing.cli.options import new_folder
+from prompt_processing.cli.options import new_folder, repo_argument
 
 
 @click.group()
 def repo() -> None:
-    """Make repositories."""
+    """Make and upgrade repositories."""
 
 
 @repo.command("create")
@@ -23,3 +23,16 @@ def repo_create(repo: Path) -> None:
 
     create_repository(repo)
     click.echo(f"{repo}: created")
+
+
+@repo.command("upgrade")
+@repo_argument
+def repo_upgrade(repo: Path) -> None:
+    """Bring the ledger of REPO to the version of this program.
+
+    Nothing in it is lost. Stop the workers first.
+    """
+    from prompt_processing.factory import upgrade_ledger
+
+    before, after = upgrade_ledger(repo)
+    click.echo(f"ledger: version {after}" + ("" if before == after else f", was {before or 'not there'}"))

@@ -25,7 +25,8 @@ PromptError
     ├── RepositoryError       a repository is not as it should be          bad-repository
     ├── ConfigError           a setting is wrong                           bad-config
     ├── ConflictError         something else stands under the same id      conflict
-    ├── GivenUpError          too many attempts ended with a lost engine   given-up
+    ├── GivenUpError          no attempt brings the visit to an end        given-up
+    ├── OperationError        what an operator asks for cannot be done     not-possible
     └── InternalError         a fault of this system                       internal
 
 ``code`` is the reason code of the outcome; the message names what is wrong and where.
@@ -185,9 +186,15 @@ class ConflictError(PermanentError):
 
 
 class GivenUpError(PermanentError):
-    """Too many attempts at a visit ended with the loss of the engine."""
+    """No attempt brings the visit to an end: each loses its engine, or an operator says so."""
 
     code = "given-up"
+
+
+class OperationError(PermanentError):
+    """What an operator asks for cannot be done with this visit."""
+
+    code = "not-possible"
 
 
 class InternalError(PermanentError):
