@@ -4,7 +4,9 @@ Everything outlives a worker except the worker. Each call of a port is a *point*
 worker die, stop or meet a store that does not answer.
 """
 
+import contextlib
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,7 +26,7 @@ from prompt_processing.delivery.memory import MemoryAlerts, MemoryDecisions, Mem
 from prompt_processing.delivery.metrics import VisitMetrics
 from prompt_processing.domain.clock import mjd_tai
 from prompt_processing.domain.decision import Decision, DecisionInfo
-from prompt_processing.domain.errors import RawError, StoreError
+from prompt_processing.domain.errors import RawError, StaleClaimError, StoreError
 from prompt_processing.domain.ids import detector_exposure_id, exposure_id, parse_obs_id, source_id
 from prompt_processing.domain.outcome import Disposition
 from prompt_processing.domain.raws import parse_raw_key
@@ -80,25 +82,26 @@ class Skewed:
 
 
 class Faults:
-    """Makes something happen at the n-th point from now on."""
+    """Makes something happen at the n-th point from now on, or at the next one of a name."""
 
     def __init__(self) -> None:
-        self._left = 0
+        self._where: int | str = 0
         self._action: Any = None
         self.passed: list[str] = []
 
-    def arm(self, points: int, action: Any) -> None:
-        self._left, self._action = points, action
+    def arm(self, where: int | str, action: Any) -> None:
+        self._where, self._action = where, action
 
     def disarm(self) -> None:
-        self._left, self._action = 0, None
+        self._action = None
 
     def point(self, name: str) -> None:
         self.passed.append(name)
         if self._action is None:
             return
-        self._left -= 1
-        if self._left <= 0:
+        if isinstance(self._where, int):
+            self._where -= 1
+        if self._where in {0, name}:
             action = self._action
             self.disarm()
             action(name)
@@ -120,6 +123,43 @@ class Watched:
             return result
 
         return watched
+
+
+class Guard:
+    """Watches that one worker does each effect right after a check of a claim that did hold then."""
+
+    def __init__(self, ledger: MemoryLedger, on_violation: Callable[[str], None]) -> None:
+        self._ledger = ledger
+        self._on_violation = on_violation
+        self._holds = False
+
+    def check(self, claim: Any) -> None:
+        self._holds = False
+        self._ledger.check(claim)
+        # Whatever this ledger says, the truth is what a ledger should say.
+        with contextlib.suppress(StaleClaimError):
+            MemoryLedger.check(self._ledger, claim)
+            self._holds = True
+
+    def use(self, effect: str) -> None:
+        if not self._holds:
+            self._on_violation(effect)
+        self._holds = False
+
+    def __getattr__(self, method: str) -> Any:
+        return getattr(self._ledger, method)
+
+
+class Guarded:
+    """A port with one method that is an effect."""
+
+    def __init__(self, port: Any, effect: str, guard: Guard) -> None:
+        self._port, self._effect, self._guard = port, effect, guard
+
+    def __getattr__(self, method: str) -> Any:
+        if method == self._effect:
+            self._guard.use(f"{type(self._port).__name__}.{method}")
+        return getattr(self._port, method)
 
 
 class OneByOne:
@@ -289,6 +329,8 @@ class World:
 
     folder: Path
     ledger_type: Any = MemoryLedger
+    decisions_type: Any = MemoryDecisions
+    note: Any = note_arrival
     settings: WorkerSettings = SETTINGS
     clock: TestClock = field(default_factory=TestClock)
     faults: Faults = field(default_factory=Faults)
@@ -297,13 +339,16 @@ class World:
         self.landing = self.folder / "incoming"
         self.ledger = self.ledger_type(now=self.clock.monotonic)
         self.queue = MemoryQueue(now=self.clock.monotonic, hidden=HIDDEN)
-        self.decisions: Any = MemoryDecisions()
+        self.decisions: Any = self.decisions_type()
         self.apdb = MemoryApdb()
         self.alerts = MemoryAlerts()
         self.metrics = MemoryMetrics()
         self.products = MemoryProducts()
-        self.note: Any = note_arrival
         self.announced: dict[Any, DetectorVisit] = {}
+        self.landed: dict[str, Any] = {}
+        """Detector-visit of each raw in the landing store."""
+        self.violations: list[str] = []
+        """Effects that were done without a claim that holds."""
         self._due: list[tuple[float, Any]] = []
 
     # What the observatory does.
@@ -337,11 +382,20 @@ class World:
         path.parent.mkdir(parents=True, exist_ok=True)
         header = fits.Header({"GROUPID": f"group#{number}", "CURINDEX": snap + 1})
         path.write_bytes(fits.PrimaryHDU(header=header).header.tostring().encode())
+        self.landed[key] = self.visit(number).key
         if noted:
-            arrivals = self._arrivals(self.clock)
-            note = Watched(self.ledger, "ledger", self.faults)
-            self.note(key, arrivals, note, Watched(self.queue, "queue", self.faults))
+            self._note(key, self._arrivals(self.clock))
         return key
+
+    def list_landing(self) -> None:
+        """Note what is in the landing store, as its listing does now and then."""
+        arrivals = self._arrivals(self.clock)
+        for key in arrivals.list_new():
+            self._note(key, arrivals)
+
+    def _note(self, key: str, arrivals: Arrivals) -> None:
+        ledger = Watched(self.ledger, "ledger", self.faults)
+        self.note(key, arrivals, ledger, Watched(self.queue, "queue", self.faults))
 
     def image_later(self, seconds: float, number: int, *, snap: int = 0, noted: bool = True) -> None:
         """Write a raw when the clock gets there, also in the middle of a worker's wait."""
@@ -359,13 +413,18 @@ class World:
                 action()
         self.clock.seconds = max(self.clock.seconds, end)
 
+    def queued(self) -> list[str]:
+        """Return the bodies of the messages that are not acknowledged."""
+        return [message.delivery.body for message in self.queue._messages.values()]
+
     # What workers do.
 
     def worker(self, owner: str, skew: float = 0.0) -> Worker:
         """Return a worker that has just started."""
         clock = Skewed(self.clock, skew)
-        ledger = Watched(self.ledger, "ledger", self.faults)
-        apdb = Watched(self.apdb, "apdb", self.faults)
+        guard = Guard(self.ledger, self.violations.append)
+        ledger = Watched(guard, "ledger", self.faults)
+        apdb = Watched(Guarded(self.apdb, "store", guard), "apdb", self.faults)
         queue = Watched(self.queue, "queue", self.faults)
         arrivals = self._arrivals(clock)
         waiter = ImageWaiter(
@@ -379,11 +438,11 @@ class World:
         )
         stores = Stores(
             ledger=ledger,
-            decisions=Watched(self.decisions, "decisions", self.faults),
+            decisions=Watched(Guarded(self.decisions, "store", guard), "decisions", self.faults),
             apdb=apdb,
-            alerts=Watched(OneByOne(self.alerts, self.faults), "alerts", self.faults),
-            metrics=Watched(self.metrics, "metrics", self.faults),
-            products=Watched(self.products, "products", self.faults),
+            alerts=Watched(Guarded(OneByOne(self.alerts, self.faults), "send", guard), "alerts", self.faults),
+            metrics=Watched(Guarded(self.metrics, "send", guard), "metrics", self.faults),
+            products=Watched(Guarded(self.products, "transfer", guard), "products", self.faults),
         )
         process = Process(
             pixels=TestPixels(apdb, self.landing, self.faults),
@@ -398,6 +457,7 @@ class World:
         """Let a worker handle the next message; return what it said, or `None` if there was none."""
         received = self.queue.receive(0.0)
         if received is None:
+            self.faults.disarm()
             return None
         try:
             said = self.worker(owner, skew).handle(received.delivery)
@@ -433,12 +493,12 @@ def store_error(name: str) -> None:
 class Paused:
     """A worker in a thread that stops at a point, and goes on when it is told to."""
 
-    def __init__(self, world: World, points: int, owner: str) -> None:
+    def __init__(self, world: World, where: int | str, owner: str, skew: float = 0.0) -> None:
         self._halted = threading.Event()
         self._go = threading.Event()
         self.at = ""
-        world.faults.arm(points, self._halt)
-        self._thread = threading.Thread(target=self._run, args=(world, owner), daemon=True)
+        world.faults.arm(where, self._halt)
+        self._thread = threading.Thread(target=self._run, args=(world, owner, skew), daemon=True)
         self._thread.start()
         self._halted.wait()
 
@@ -457,8 +517,8 @@ class Paused:
         self._halted.set()
         self._go.wait()
 
-    def _run(self, world: World, owner: str) -> None:
+    def _run(self, world: World, owner: str, skew: float) -> None:
         try:
-            world.work(owner)
+            world.work(owner, skew)
         finally:
             self._halted.set()

@@ -7,6 +7,7 @@ import pytest
 
 from prompt_processing.domain.errors import StoreError
 from prompt_processing.domain.outcome import Disposition, Outcome
+from prompt_processing.ledger.memory import MemoryLedger
 from support.flow import EXPOSURE, Crash, Paused, World, crash, raw_key, store_error
 
 LEAD = 100.0
@@ -182,6 +183,7 @@ def run_to_the_end(world):
         world.advance(61.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [crash, store_error])
 def test_wherever_a_worker_dies_or_a_store_fails_the_visit_ends_as_if_nothing_had_happened(tmp_path, fault):
     names = all_points(tmp_path / "names")
@@ -207,25 +209,42 @@ def test_wherever_a_worker_dies_or_a_store_fails_the_visit_ends_as_if_nothing_ha
         assert len(world.ledger.history(world.visit(0).key)) == 1, name
 
 
-def test_wherever_a_worker_stops_another_takes_over_and_the_first_writes_nothing_more(tmp_path):
-    names = all_points(tmp_path / "names")
+def stop_everywhere(folder, **options):
+    """Stop a worker at each point in turn, let another one take over, and then let the first one go on."""
+    names = all_points(folder / "names")
     for number, name in enumerate(names, start=1):
-        world = World(tmp_path / str(number))
+        world = World(folder / str(number), **options)
         world.announce(0)
         world.put_image(0)
         first = Paused(world, number, "first")
         world.advance(61.0)
         run_to_the_end(world)
-        if str(outcome(world)) != "processed":  # the first one holds nothing that the second could need
-            assert not first.waits, name
         attempts = len(world.ledger.find(world.visit(0).key).attempts)
         history = world.ledger.history(world.visit(0).key)
         alerts, rows = dict(world.alerts.packets), world.apdb.visit_sources(2026020100001, 0)
         first.resume()
+        assert world.violations == [], name
         assert world.ledger.history(world.visit(0).key) == history == [Outcome.processed()], name
         assert world.alerts.packets == alerts, name
         assert world.apdb.visit_sources(2026020100001, 0).equals(rows), name
         assert len(world.ledger.find(world.visit(0).key).attempts) == attempts, name
+
+
+@pytest.mark.slow
+def test_wherever_a_worker_stops_another_takes_over_and_the_first_writes_nothing_more(tmp_path):
+    stop_everywhere(tmp_path)
+
+
+class StaleWriters(MemoryLedger):
+    """Finds every claim good."""
+
+    def check(self, claim):
+        pass
+
+
+def test_a_stale_writer_that_is_allowed_is_noticed(tmp_path):
+    with pytest.raises(AssertionError, match=r"Memory.*store"):
+        stop_everywhere(tmp_path, ledger_type=StaleWriters)
 
 
 def test_visits_in_any_order_give_the_same_number_of_rows(tmp_path):
