@@ -13,26 +13,30 @@ SEED ?= 1
 # Extra arguments of pytest, for example: make test PYTEST="-k alerts"
 PYTEST ?=
 
-.PHONY: help demo test test-fast lint bench clean
+.PHONY: help demo test test-fast test-faults lint bench clean
 
 help:  ## Show the targets
 	@echo "Targets:"
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
-	    printf '  %-10s %s\n' $$name "$$text"; done
+	    printf '  %-12s %s\n' $$name "$$text"; done
 	@echo "Variables: DEMO=folder and SEED=number for demo, PYTEST=\"arguments\" for test and test-fast."
 
-demo: $(VENV)/installed  ## Simulate a night, prepare a repository, play the night, write a report
+demo: $(VENV)/installed  ## Simulate a night, prepare a repository, play the night, audit it, write a report
 	$(BIN)/prompt simulate night $(DEMO)/night --instrument LATISS --seed $(SEED) --visits 3 --size full
 	$(BIN)/prompt night prepare $(DEMO)/night --repo $(DEMO)/repo
 	$(BIN)/prompt night play $(DEMO)/night --repo $(DEMO)/repo
+	$(BIN)/prompt audit $(DEMO)/repo --events $(DEMO)/night
 	$(BIN)/prompt night report $(DEMO)/repo --night $(DEMO)/night --out $(DEMO)/report.html --json $(DEMO)/report.json
 	@echo "The page is at file://$(abspath $(DEMO)/report.html)"
 
-test: $(VENV)/dev.installed  ## Run all tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST)
+test: $(VENV)/dev.installed  ## Run all tests but the long kills
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not faults" $(PYTEST)
 
 test-fast: $(VENV)/dev.installed  ## Run the tests that take a few seconds at most
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow" $(PYTEST)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not faults" $(PYTEST)
+
+test-faults: $(VENV)/dev.installed  ## Kill and stop real workers for some minutes, and audit what is left
+	$(BIN)/python -m pytest tests/faults -m faults $(PYTEST)
 
 lint: $(VENV)/dev.installed  ## Check style, types and layers
 	$(BIN)/ruff check

@@ -92,7 +92,8 @@ class WorkerSettings(Section):
         default=60.0, description="Longest wait for an image after the predicted shutter close [s]"
     )
     expiry_s: Seconds = Field(
-        default=3600.0, description="Age at which a visit event is too old to be processed [s]"
+        default=3600.0,
+        description="Age at which a visit event is too old to be processed, and longest time ahead [s]",
     )
     tick_before_s: Seconds = Field(
         default=5.0, description="Time between two looks for an image before the predicted shutter close [s]"

@@ -66,7 +66,8 @@ class Factory:
         places = self.settings.repository
         self.central = open_central(repo)
         self.ledger = SqlLedger(database.engine(places.ledger_url))
-        self.queue = SqlQueue(database.engine(places.queue_url))
+        # Hidden as long as a claim holds: whoever gets the message of a dead worker can claim its visit.
+        self.queue = SqlQueue(database.engine(places.queue_url), hidden=self.settings.worker.lease_s)
         self.decisions = DecisionStore(objects.root(places.decisions))
         self.arrivals = Arrivals(objects.root(places.incoming), objects.root(places.arrivals), clock)
         self.incoming = Path(places.incoming)

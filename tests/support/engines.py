@@ -88,9 +88,9 @@ def claim(ledger: MemoryLedger, group: str, owner: str = "w") -> tuple[Any, Any]
     return visit, ledger.claim(visit, Delivery(f"m {group}", visit.model_dump_json()), owner=owner)
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    """Wait until something is so."""
+def wait_for(condition: Callable[[], bool], every: float = 0.01) -> None:
+    """Wait until something is so, looking at it now and then [s]."""
     end = time.monotonic() + FOREVER
     while not condition():
         assert time.monotonic() < end
-        time.sleep(0.01)
+        time.sleep(every)

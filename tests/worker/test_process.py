@@ -156,6 +156,13 @@ def test_an_old_event_is_expired_unless_its_image_is_there(world):
     assert outcome(world, 1).status == "processed"
 
 
+def test_a_visit_of_another_day_does_not_hold_its_worker(world):
+    world.announce(100)  # it is to begin in 4100 s
+    world.work("w")
+    assert str(outcome(world, 100)) == "failed:bad-event"
+    assert world.clock.seconds == 0.0
+
+
 def test_a_second_message_of_a_visit_does_nothing(world):
     world.announce(0)
     world.announce(0)

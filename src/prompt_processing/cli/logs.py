@@ -61,9 +61,17 @@ def configure(levels: Iterable[str] = ()) -> None:
         logger.setLevel(level)
 
 
-def for_engines() -> Callable[[], None]:
-    """Return what sets up logging in another process like in this command's, for `pickle`."""
-    return partial(configure, click.get_current_context().find_root().params["log_levels"])
+def configure_engines(*defaults: str) -> Callable[[], None]:
+    """Set up logging of a command that works with engines, and return what does the same in an engine.
+
+    Parameters
+    ----------
+    defaults
+        Levels that hold unless the user gives others.
+    """
+    levels = (*defaults, *click.get_current_context().find_root().params["log_levels"])
+    configure(levels)
+    return partial(configure, levels)
 
 
 def _parse(text: str) -> tuple[logging.Logger, str]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from prompt_processing.cli.logs import for_engines
+from prompt_processing.cli.logs import configure_engines
 from prompt_processing.cli.options import (
     existing_folder,
     new_file,
@@ -60,7 +60,7 @@ def night_play(night: Path, repo: Path) -> None:
         play_night(
             repo,
             night,
-            set_up_logging=for_engines(),
+            set_up_logging=configure_engines(),
             progress=progress,
             on_visit=lambda visit: progress.line(_line(visit)),
             on_error=lambda text: progress.line(f"not observed: {text}"),

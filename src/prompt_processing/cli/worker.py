@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from prompt_processing.cli.logs import for_engines
+from prompt_processing.cli.logs import configure_engines
 from prompt_processing.cli.options import repo_argument
 
 
@@ -30,9 +30,10 @@ def worker_run(repo: Path, engines: int | None) -> None:
     """
     from prompt_processing.factory import run_worker
 
+    set_up_logging = configure_engines("prompt_processing=INFO")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     click.echo(f"{repo}: working", err=True)
-    run_worker(repo, engines=engines, stop=stop, set_up_logging=for_engines())
+    run_worker(repo, engines=engines, stop=stop, set_up_logging=set_up_logging)
     click.echo(f"{repo}: stopped", err=True)

@@ -191,7 +191,7 @@ class Engine:
             self._make_ready()
             attempt = _Attempt(self._process, self._ledger, self._clock, self._settings, self._draining)
             reply = attempt.run(visit, claim, watch)
-        except PromptError:
+        except BaseException:
             self._process.end()
             if not self._draining.is_set():
                 self._process = EngineProcess(self._build)

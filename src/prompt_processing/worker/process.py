@@ -19,7 +19,7 @@ from prompt_processing.config import WorkerSettings
 from prompt_processing.delivery.port import AlertSink, Decisions, MetricsSink, ProductSink
 from prompt_processing.domain.clock import Clock, from_mjd_tai, seconds_between
 from prompt_processing.domain.decision import Decision
-from prompt_processing.domain.errors import ConflictError, PermanentError
+from prompt_processing.domain.errors import ConflictError, EventError, PermanentError
 from prompt_processing.domain.outcome import Outcome, Stopwatch
 from prompt_processing.domain.visit import DetectorVisit
 from prompt_processing.ledger.port import Claim, Ledger
@@ -95,6 +95,7 @@ class Process:
         decision = self._stores.decisions.find(visit.key)
         if decision is not None:
             return self._resume(visit, decision, claim, watch)
+        self._check_start(visit)
         if self._is_expired(visit):
             age = seconds_between(visit.published, self._clock.now())
             return Outcome.skipped("expired", f"announced {age:.0f} s ago")
@@ -119,6 +120,13 @@ class Process:
                 prepared.process(decision.info.raws, watch)
                 self._finish(prepared, decision, claim, watch)
         return Outcome.processed(*decision.info.flags)
+
+    def _check_start(self, visit: DetectorVisit) -> None:
+        """Refuse a visit that is so far ahead that waiting for it would hold a worker for nothing."""
+        ahead = seconds_between(self._clock.now(), visit.predicted_shutter_close)
+        if ahead > self._settings.expiry_s:
+            limit = self._settings.expiry_s
+            raise EventError(f"startTime: the shutter is to close in {ahead:.0f} s (limit {limit:.0f} s)")
 
     def _is_expired(self, visit: DetectorVisit) -> bool:
         """Tell whether a visit is too old; it never is when its image is there, however late it came."""

@@ -19,8 +19,6 @@ _LOG: Final = structlog.get_logger(__name__)
 
 RECEIVE_TIMEOUT: Final = 1.0
 """Longest wait for a message before looking whether to stop [s]."""
-EXTEND_INTERVAL: Final = 15.0
-"""Time between two signs to the queue that a message is being worked on [s]."""
 LONGEST_DELAY: Final = 20.0
 """Longest time until a message is delivered again [s]; shorter than the time until a sweep sends another."""
 STOP_MARGIN: Final = 1.5
@@ -88,8 +86,8 @@ class Supervisor:
             If an engine cannot be built.
         """
         try:
-            for slot in self._slots:
-                slot.engine.wait_until_ready()
+            for engine in self.engines:
+                engine.wait_until_ready()
         except BaseException:
             self._close_engines()
             raise
@@ -100,22 +98,27 @@ class Supervisor:
     def __exit__(self, *error: object) -> None:
         """Stop: what has not changed anything yet is given back, what has may be finished."""
         self._stopping.set()
-        for slot in self._slots:
-            slot.engine.drain()
+        for engine in self.engines:
+            engine.drain()
         deadline = time.monotonic() + self._settings.drain_s + STOP_MARGIN
         for thread in self._threads:
             thread.join(max(deadline - time.monotonic(), 0.0))
         # Whoever is still busy then waits for a store: its lease ends by itself.
         self._close_engines()
 
+    @property
+    def engines(self) -> list[Engine]:
+        """The engines of all slots."""
+        return [slot.engine for slot in self._slots]
+
     def hint(self) -> None:
         """Tell all engines that an image may have come."""
-        for slot in self._slots:
-            slot.engine.hint()
+        for engine in self.engines:
+            engine.hint()
 
     def _close_engines(self) -> None:
-        for slot in self._slots:
-            slot.engine.close()
+        for engine in self.engines:
+            engine.close()
 
     def _serve(self, slot: Slot) -> None:
         while not self._stopping.is_set():
@@ -156,7 +159,7 @@ class Supervisor:
 
     def _extend(self) -> None:
         """Keep messages hidden that are being worked on."""
-        while not self._stopping.wait(EXTEND_INTERVAL):
+        while not self._stopping.wait(self._settings.lease_s / 3):
             for received in list(self._in_work.values()):
                 try:
                     self._queue.extend(received)

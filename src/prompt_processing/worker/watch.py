@@ -75,8 +75,10 @@ class ArrivalWatcher:
             self._incoming, step=STEP, debounce=DEBOUNCE, stop_event=self._stop, raise_interrupt=False
         )
         for changed in changes:
-            for path in sorted(path for _, path in changed):
-                self._look_at(Path(path).relative_to(self._incoming).as_posix())
+            for path in sorted(Path(path) for _, path in changed):
+                # What is put into a new folder at once comes before its changes are told.
+                for file in sorted(path.rglob("*")) if path.is_dir() else (path,):
+                    self._look_at(file.relative_to(self._incoming).as_posix())
 
     def _list(self) -> None:
         while True:

@@ -1,0 +1,98 @@
+"""Real workers on real stores with small images, killed at every step; the auditor is the judge."""
+
+import os
+import signal
+import statistics
+import sys
+import time
+from itertools import chain
+
+import numpy as np
+import psutil
+import pytest
+
+from prompt_processing.audit.findings import Kind
+from support.engines import wait_for
+from support.fault_night import N_VISITS
+from support.fault_worker import EFFECTS, STEPS
+
+pytestmark = pytest.mark.faults
+
+
+@pytest.fixture
+def tell(capsys):
+    """Print a row of the table in docs/guarantees.md."""
+
+    def print_row(what, found, kills, delays):
+        with capsys.disabled():
+            sys.stdout.write(
+                f"\n| {what} | {found.expected} | {kills} | {found.count(Kind.LOST)} | "
+                f"{found.count(Kind.DUPLICATED)} | {found.count(Kind.MISMATCHING)} | "
+                f"{statistics.median(delays):.1f} s, at most {max(delays):.1f} s |\n"
+            )
+
+    return print_row
+
+
+def delays(world, times):
+    """Return how long it took from each kill until the next attempt at its visit [s]."""
+    found = []
+    for key, when in times:
+        starts = [attempt.started_at for attempt in world.ledger.find(key).attempts]
+        found.append(min(start - when for start in starts if start > when))
+    return found
+
+
+def test_engines_are_killed_at_every_step_of_every_visit(world, tell):
+    keys = world.send()
+    chosen = {}
+    for number, key in enumerate(keys):
+        # Each visit is killed once in each step, the visits at different points of it.
+        chosen[key] = {points[number % len(points)] for points in STEPS.values()}
+        world.skip(key, set(chain(*STEPS.values())) - chosen[key])
+    with world.worker("w", engines=2, action=signal.SIGKILL, points="steps"):
+        world.wait_until_finished(keys)
+    kills = [(key, world.when_at(key, point)) for key in keys for point in chosen[key]]
+    assert len(kills) == N_VISITS * len(STEPS)
+    attempts = [world.ledger.find(key).attempts for key in keys]
+    assert [len(found) for found in attempts] == [len(STEPS) + 1] * N_VISITS
+    found = world.check(keys)
+    assert found.done == {"processed": N_VISITS}
+    tell("engine killed once in each step of each visit", found, len(kills), delays(world, kills))
+
+
+def test_workers_are_killed_at_any_moment(world, tell):
+    keys = world.send(n_visits=4)
+    chance, kills = np.random.default_rng(5), []
+    while not world.is_finished(keys):
+        with world.worker("w", engines=2, action=signal.SIGKILL, points="none") as (worker, engines):
+            children = [psutil.Process(number) for number in engines]
+            psutil.wait_procs(children, timeout=chance.uniform(0.5, 8.0))
+            working = [key for key in keys if world.ledger.find(key) and world.ledger.find(key).working]
+            worker.kill()
+            kills += [(key, time.time()) for key in working]
+            # Without their worker they end by themselves.
+            psutil.wait_procs(children)
+    found = world.check(keys)
+    assert found.done == {"processed": len(keys)}
+    tell("whole worker killed at any moment", found, len(kills), delays(world, kills))
+
+
+def test_a_worker_that_was_stopped_between_check_and_write_changes_nothing_after_another_took_over(world):
+    keys = world.send(n_visits=len(EFFECTS))
+    for key, effect in zip(keys, EFFECTS, strict=True):
+        world.skip(key, set(EFFECTS) - {effect})
+    with world.worker("first", engines=len(EFFECTS), action=signal.SIGSTOP, points="effects") as (
+        first,
+        engines,
+    ):
+        wait_for(lambda: all(world.was_at(*where) for where in zip(keys, EFFECTS, strict=True)))
+        os.kill(first.pid, signal.SIGSTOP)
+        with world.worker("second", engines=2, action=signal.SIGSTOP, points="none"):
+            world.wait_until_finished(keys)
+        for engine in engines:
+            os.kill(engine, signal.SIGCONT)
+        wait_for(lambda: all(world.was_at(key, "ended with StaleClaimError") for key in keys))
+        os.kill(first.pid, signal.SIGCONT)
+    world.check(keys)
+    assert all(len(world.ledger.find(key).attempts) == 2 for key in keys)
