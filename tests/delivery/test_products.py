@@ -74,6 +74,18 @@ def test_what_another_attempt_made_stays(products, source, tmp_path):
     assert products.transfer(other, put(other, {0: 1.5, 1: 2.5})) == 1
 
 
+def test_what_another_worker_has_made_in_the_meantime_stays(central, source, tmp_path):
+    with Butler.from_config(central._config.configDir.ospath, writeable=True) as another:
+        first, second = ButlerProducts(central), ButlerProducts(another)
+        other = make_butler(tmp_path / "other")
+        refs = put(source, {0: 1.5})
+        # The first one has looked at the run before it held anything of the second type.
+        assert first.transfer(source, refs) == 1
+        assert first.transfer(source, refs) == 0
+        assert second.transfer(other, put(other, {0: 1.5}, "catalogue")) == 1
+        assert first.transfer(source, put(source, {0: 1.5, 1: 2.5}, "catalogue")) == 1
+
+
 def test_a_missing_file_is_a_store_error(products, source):
     refs = put(source, {0: 1.5})
     Path(source.getURI(refs[0]).ospath).unlink()

@@ -67,7 +67,7 @@ def test_workers_are_killed_at_any_moment(world, tell):
     while not world.is_finished(keys):
         with world.worker("w", engines=2, action=signal.SIGKILL, points="none") as (worker, engines):
             children = [psutil.Process(number) for number in engines]
-            psutil.wait_procs(children, timeout=chance.uniform(0.5, 8.0))
+            psutil.wait_procs(children, timeout=chance.uniform(4.0, 16.0))
             working = [key for key in keys if world.ledger.find(key) and world.ledger.find(key).working]
             worker.kill()
             kills += [(key, time.time()) for key in working]

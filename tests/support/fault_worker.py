@@ -57,10 +57,11 @@ class Plan:
         if name in self._points and self.mark(name):
             os.kill(os.getpid(), self._action)
 
-    def mark(self, name: str) -> bool:
+    def mark(self, name: str, text: str = "") -> bool:
         """Leave a mark; tell whether it is the first of its kind."""
         try:
-            (self._folder / f"{self.group} {name}").touch(exist_ok=False)
+            with (self._folder / f"{self.group} {name}").open("x") as file:
+                file.write(text)
         except FileExistsError:
             return False
         return True
@@ -118,7 +119,7 @@ class Runner:
         try:
             return self._process.run(visit, claim, watch)
         except PromptError as error:
-            self._plan.mark(f"ended with {type(error).__name__}")
+            self._plan.mark(f"ended with {type(error).__name__}", str(error))
             raise
 
 

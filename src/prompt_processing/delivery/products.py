@@ -28,6 +28,8 @@ class ButlerProducts:
     def transfer(self, source: Butler, refs: Iterable[DatasetRef]) -> int:
         """Transfer datasets; see the port."""
         try:
+            # Another worker may have stored the first dataset of a type since this Butler has looked.
+            self._central.registry.refresh()
             new = self._missing(list(refs))
             if not new:
                 return 0
