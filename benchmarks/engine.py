@@ -59,7 +59,7 @@ def forget_files() -> None:
                 os.close(handle)
 
 
-def forked(build: functools.partial, number: int) -> tuple[list[float], psutil.Process]:
+def forked(build: functools.partial, number: int) -> tuple[list[float], EngineProcess]:
     """Return the times of new engines until they can work [s], and the last of them."""
     times = []
     for index in range(number):
@@ -69,7 +69,7 @@ def forked(build: functools.partial, number: int) -> tuple[list[float], psutil.P
         times.append(time.monotonic() - start)
         if index < number - 1:
             engine.end()
-    return times, psutil.Process(engine.pid)
+    return times, engine
 
 
 def main() -> None:
@@ -78,7 +78,8 @@ def main() -> None:
     parser.add_argument("repo", type=Path, nargs="?", default=Path("demo/repo"))
     repo = parser.parse_args().repo.resolve()
     preload("prompt_processing.warm")
-    times, engine = forked(functools.partial(engine_runner, repo, configure), 11)
+    times, last = forked(functools.partial(engine_runner, repo, configure), 11)
+    engine = psutil.Process(last.pid)
     print(f"first engine, with the process that it is forked from: {times[0]:.2f} s")
     print(f"each further engine: median {np.median(times[1:]):.2f} s, at most {max(times[1:]):.2f} s")
     parent = engine.parent()
@@ -89,6 +90,7 @@ def main() -> None:
             f"{name}: {memory.rss / 1e6:.0f} MB resident, {memory.uss / 1e6:.0f} MB of its own, "
             f"{process.num_threads()} threads"
         )
+    last.end()
     for name, prepare in (("warm", lambda: None), ("cold", forget_files)):
         prepare()
         parts = ", ".join(f"{part} {seconds:.1f}" for part, seconds in fresh(repo).items())

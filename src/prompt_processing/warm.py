@@ -1,6 +1,7 @@
 """All that an engine imports: the process that engines are forked from has imported this module.
 
-Forking needs a process with one thread, so nothing here may start one.
+Forking needs a process in which no other thread could hold a lock, so nothing here may start one. (pyarrow's
+allocator, jemalloc, has a thread of its own, and takes care of it around a fork.)
 """
 
 import gc

@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 from astropy.time import TimeDelta
 
-from prompt_processing.delivery.decisions import DecisionStore
+from prompt_processing.delivery.port import Decisions
 from prompt_processing.domain.errors import EventError, PromptError, RepositoryError
 from prompt_processing.domain.outcome import Disposition, Outcome
 from prompt_processing.domain.visit import (
@@ -59,7 +59,7 @@ class Stage:
     note_arrival: Callable[[str], None]
     """Notes a raw in the landing store, given its key."""
     ledger: Ledger
-    decisions: DecisionStore
+    decisions: Decisions
     incoming: Path
 
 
@@ -117,7 +117,10 @@ class NightPlayer:
 
     def on_handled(self, received: Received, said: Disposition) -> None:
         """Take note that the worker has handled a message; to be called by its supervisor."""
-        message = parse_message(received.delivery.body)
+        try:
+            message = parse_message(received.delivery.body)
+        except EventError:
+            return  # nothing of this night
         with self._handled:
             if isinstance(message, DetectorVisit):
                 if said is Disposition.RETRY and received.count >= MAX_DELIVERIES:
