@@ -163,6 +163,20 @@ def test_a_visit_of_another_day_does_not_hold_its_worker(world):
     assert world.clock.seconds == 0.0
 
 
+def test_an_attempt_without_alerts_has_its_times_and_its_latency_too(world):
+    world.announce(0)
+    world.work("w")
+    world.announce(1)
+    (world.landing / world.put_image(1)).unlink()
+    world.work("w")
+    skipped, failed = (world.ledger.find(world.visit(number).key) for number in range(2))
+    assert (skipped.outcome.reason, failed.outcome.reason) == ("no-image", "bad-raw")
+    assert skipped.times.latency == pytest.approx(60.0, abs=1.0)
+    assert "wait" in skipped.times.seconds
+    assert "preload" in failed.times.seconds
+    assert failed.times.latency is not None
+
+
 def test_a_second_message_of_a_visit_does_nothing(world):
     world.announce(0)
     world.announce(0)

@@ -131,7 +131,7 @@ def _attempt(attempt: "AttemptRecord") -> str:
     stages = ", ".join(f"{name} {seconds:.1f}" for name, seconds in attempt.times.seconds.items())
     text = f"{end}, by {attempt.owner}"
     if attempt.times.latency is not None:
-        text += f", alerts after {attempt.times.latency:.1f} s"
+        text += f", {attempt.times.latency:.1f} s after shutter close"
     return f"{text} ({stages})" if stages else text
 
 

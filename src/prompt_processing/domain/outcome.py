@@ -81,7 +81,8 @@ class StageTimes:
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Wall time of each stage [s], in the order they ran."""
     latency: float | None = None
-    """From shutter close to the alerts being out [s]; `None` if there were none to send."""
+    """From shutter close to the alerts being out, or to the end of an attempt that sent none [s]; negative if
+    that was before, `None` if it is not known."""
 
 
 class Stopwatch:
@@ -90,7 +91,7 @@ class Stopwatch:
     Attributes
     ----------
     latency
-        From shutter close to the alerts being out [s]; set by whoever sends them.
+        As in `StageTimes`; set by whoever sends the alerts.
     """
 
     def __init__(self) -> None:

@@ -47,7 +47,7 @@ class VisitSummary:
     stages: Mapping[str, float]
     """Wall time of each stage of the last attempt [s], in the order they ran."""
     latency_s: float | None
-    """From shutter close to the alerts being out [s]."""
+    """From shutter close to the alerts being out, or to the end of a visit without alerts [s]."""
     shutter_close_s: float | None
     """When the shutter closed, counted from the start of the first stage [s]; None if that is not known."""
 
@@ -124,7 +124,9 @@ def collect(repo: Path, night: Path | None = None) -> NightReport:
     assessment = _assess(night, visits, alerts, groups)
     if assessment is not None:
         alerts = [replace(alert, truth=assessment.labels.get(alert.id)) for alert in alerts]
-    latencies = [visit.latency_s for visit in visits if visit.latency_s is not None]
+    latencies = [
+        visit.latency_s for visit in visits if visit.latency_s is not None and visit.status == "processed"
+    ]
     return NightReport(
         title=_title(visits),
         subtitle=_subtitle(visits),

@@ -45,7 +45,7 @@ class PlayedVisit:
     n_alerts: int
     stage_times: Mapping[str, float]
     latency_s: float | None
-    """From shutter close to the alerts being out [s]."""
+    """From shutter close to the alerts being out, or to the end of a visit without alerts [s]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -80,7 +80,7 @@ class Process:
         claim
             The right to do it; checked right before each effect.
         watch
-            Takes the stage times, also of an attempt that fails.
+            Takes the stage times and the latency, also of an attempt that fails.
 
         Returns
         -------
@@ -92,6 +92,13 @@ class Process:
         PromptError
             If it cannot be processed: now (a `RetriableError`) or ever (a `PermanentError`).
         """
+        try:
+            return self._run(visit, claim, watch)
+        finally:
+            if watch.latency is None:
+                watch.latency = seconds_between(visit.predicted_shutter_close, self._clock.now())
+
+    def _run(self, visit: DetectorVisit, claim: Claim, watch: Stopwatch) -> Outcome:
         decision = self._stores.decisions.find(visit.key)
         if decision is not None:
             return self._resume(visit, decision, claim, watch)
