@@ -228,7 +228,9 @@ def run_worker(
         listing_interval=factory.settings.worker.listing_interval_s,
     )
     with supervisor, watcher:
-        stop.wait()
+        # A signal that another thread was given wakes nobody: Python handles it when this thread goes on.
+        while not stop.wait(1.0):
+            pass
 
 
 def play_night(

@@ -35,11 +35,11 @@ def tell(capsys):
 
 
 def delays(world, times):
-    """Return how long it took from each kill until the next attempt at its visit [s]."""
+    """Return how long it took from each kill until the next attempt at its visit [s], if it needed one."""
     found = []
     for key, when in times:
         starts = [attempt.started_at for attempt in world.ledger.find(key).attempts]
-        found.append(min(start - when for start in starts if start > when))
+        found += [start - when for start in starts if start > when][:1]
     return found
 
 
@@ -61,21 +61,36 @@ def test_engines_are_killed_at_every_step_of_every_visit(world, tell):
     tell("engine killed once in each step of each visit", found, len(kills), delays(world, kills))
 
 
-def test_workers_are_killed_at_any_moment(world, tell):
-    keys = world.send(n_visits=4)
+def engines_of(worker):
+    """Return the engines of a worker: what was forked from the process that has imported everything."""
+    return [engine for child in psutil.Process(worker.pid).children() for engine in child.children()]
+
+
+def in_work(world, keys):
+    """Return the visits that somebody works on, with the time."""
+    records = [world.ledger.find(key) for key in keys]
+    return [(record.visit.key, time.time()) for record in records if record and record.working]
+
+
+def test_engines_and_workers_are_killed_at_any_moment(world, tell):
+    keys = world.send(n_visits=3)
     chance, kills = np.random.default_rng(5), []
     while not world.is_finished(keys):
-        with world.worker("w", engines=2, action=signal.SIGKILL, points="none") as (worker, engines):
-            children = [psutil.Process(number) for number in engines]
-            psutil.wait_procs(children, timeout=chance.uniform(4.0, 16.0))
-            working = [key for key in keys if world.ledger.find(key) and world.ledger.find(key).working]
+        with world.worker("w", engines=2, action=signal.SIGKILL, points="none") as (worker, _):
+            time.sleep(chance.uniform(2.0, 8.0))
+            kills += in_work(world, keys)
+            for engine in engines_of(worker):
+                engine.kill()
+            # A visit needs some 10 s.
+            time.sleep(chance.uniform(8.0, 20.0))
+            kills += in_work(world, keys)
+            engines = engines_of(worker)
             worker.kill()
-            kills += [(key, time.time()) for key in working]
             # Without their worker they end by themselves.
-            psutil.wait_procs(children)
+            psutil.wait_procs(engines)
     found = world.check(keys)
     assert found.done == {"processed": len(keys)}
-    tell("whole worker killed at any moment", found, len(kills), delays(world, kills))
+    tell("engines and whole workers killed at any moment", found, len(kills), delays(world, kills))
 
 
 def test_a_worker_that_was_stopped_between_check_and_write_changes_nothing_after_another_took_over(world):

@@ -57,7 +57,10 @@ class Night:
                 yield process, [int(number) for number in process.stdout.readline().split()]
             finally:
                 process.terminate()
-                process.wait(timeout=30)
+                try:
+                    process.wait(timeout=30)
+                finally:
+                    process.kill()
 
     def was_at(self, key, point):
         return (self.plan / f"{key.group} {point}").exists()

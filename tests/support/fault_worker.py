@@ -38,8 +38,8 @@ STEPS = {
     "products": ("before products.transfer", "in the Butler's transaction", "after products.transfer"),
 }
 """Where an engine may be killed in each step; a visit passes all of these points, in this order."""
-EFFECTS = ("before decisions.store", "before apdb.store", "before alerts.send", "before products.transfer")
-"""Points between the check of a claim and what it is checked for."""
+EFFECTS = ("before apdb.store", "before products.transfer")
+"""Some points between the check of a claim and what it is checked for."""
 
 PLANS = {"steps": tuple(chain(*STEPS.values())), "effects": EFFECTS, "none": ()}
 
@@ -177,7 +177,8 @@ def main(repo: Path, folder: Path, owner: str, engines: int, action: int, points
     ):
         sys.stdout.write(" ".join(str(slot.engine.pid) for slot in slots) + "\n")
         sys.stdout.flush()
-        stop.wait()
+        while not stop.wait(1.0):
+            pass
 
 
 if __name__ == "__main__":
