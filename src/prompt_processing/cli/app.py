@@ -54,7 +54,8 @@ class PromptGroup(click.Group):
     multiple=True,
     metavar="[LOGGER=]LEVEL",
     help="Lowest level of the log lines on standard error (DEBUG, INFO, WARNING, ERROR), of all loggers or "
-    "of one, for example lsst.daf.butler=DEBUG; may be repeated. The default is WARNING.",
+    "of one, for example lsst.daf.butler=DEBUG; may be repeated. The default is WARNING, and INFO for what "
+    "prompt worker says itself.",
 )
 @click.version_option(package_name="prompt-processing", prog_name="prompt")
 def main(log_levels: tuple[str, ...]) -> None:
