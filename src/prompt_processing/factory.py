@@ -197,7 +197,12 @@ def engine_runner(repo: Path, set_up_logging: Callable[[], None], hints: HintSou
 
 
 def run_worker(
-    repo: Path, *, engines: int | None, stop: threading.Event, set_up_logging: Callable[[], None]
+    repo: Path,
+    *,
+    engines: int | None,
+    stop: threading.Event,
+    set_up_logging: Callable[[], None],
+    on_ready: Callable[[], None],
 ) -> None:
     """Work on the messages in the queue of a repository.
 
@@ -211,6 +216,8 @@ def run_worker(
         Ends the work when it is set.
     set_up_logging
         Sets up logging inside an engine.
+    on_ready
+        Called when the work begins.
 
     Raises
     ------
@@ -228,6 +235,7 @@ def run_worker(
         listing_interval=factory.settings.worker.listing_interval_s,
     )
     with supervisor, watcher:
+        on_ready()
         # A signal that another thread was given wakes nobody: Python handles it when this thread goes on.
         while not stop.wait(1.0):
             pass

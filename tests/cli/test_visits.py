@@ -74,6 +74,7 @@ def test_show_tells_the_attempts_with_their_errors_and_times(repo):
     assert "attempt 2" in output
     shown = json.loads(run("visits", "show", repo, GROUP, "--json"))
     assert [attempt["error"] for attempt in shown[0]["attempts"]] == ["store: APDB is away", None]
+    assert shown[0]["visit"]["groupId"] == GROUP
 
 
 def test_a_visit_that_was_skipped_is_queued_again_and_its_outcome_kept(repo):
@@ -88,16 +89,21 @@ def test_a_visit_that_was_skipped_is_queued_again_and_its_outcome_kept(repo):
 def test_a_processed_visit_is_not_processed_again(repo):
     end(repo, Outcome.processed())
     assert "what was decided stands" in run("visits", "retry", repo, GROUP, code=1)
+    assert "what was decided stands" in run("visits", "retry", repo, GROUP, "--dry-run", code=1)
+    assert "has an outcome already: processed" in run("visits", "fail", repo, GROUP, "--why", "x", code=1)
     assert (state(repo), queued(repo)) == ("processed", [])
 
 
 def test_a_visit_is_given_up_when_nobody_works_on_it(repo):
     claim(repo)
-    assert "host/1/0" in run("visits", "fail", repo, GROUP, "--why", "hangs", code=1)
+    for command in (("retry",), ("fail", "--why", "hangs"), ("fail", "--why", "hangs", "--dry-run")):
+        error = run("visits", command[0], repo, GROUP, *command[1:], code=1)
+        assert f"{GROUP} LATISS detector 0 is being worked on by host/1/0" in error
     open_ledger(repo).release(claim(repo), StoreError("away"), StageTimes())
     run("visits", "fail", repo, GROUP, "--why", "hangs", "--dry-run")
     assert state(repo) == "None"
-    assert "failed:given-up" in run("visits", "fail", repo, GROUP, "--why", "hangs")
+    assert "is given up, was queued" in run("visits", "fail", repo, GROUP, "--why", "hangs")
+    assert state(repo) == "failed:given-up"
     assert "by the operator: hangs" in run("visits", "show", repo, GROUP)
 
 

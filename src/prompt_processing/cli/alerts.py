@@ -33,9 +33,11 @@ def alerts_list(repo: Path, *, limit: int | None, order: str, with_flagged: bool
     Those with a flag that says that they are no real sources are left out by default.
     """
     from prompt_processing.config import Settings
+    from prompt_processing.repository.central import require_repository
     from prompt_processing.web.collect import alerts_of
     from prompt_processing.web.data import plain
 
+    require_repository(repo)
     everything = alerts_of(Settings.load(repo).repository)
     found = [alert for alert in everything if with_flagged or not alert.disqualified]
     chosen = sorted(found, key=_ORDERS[order])[:limit]

@@ -36,7 +36,8 @@ def visits_show(repo: Path, group: str, detector: int | None, *, as_json: bool) 
     ledger = open_ledger(repo)
     records = select(ledger, group, detector)
     if as_json:
-        click.echo(json.dumps([plain(record) for record in records], indent=2))
+        shown = [{**plain(record), "visit": record.visit.model_dump(mode="json")} for record in records]
+        click.echo(json.dumps(shown, indent=2))
         return
     for record in records:
         _show(ledger, record)
@@ -48,18 +49,18 @@ def visits_show(repo: Path, group: str, detector: int | None, *, as_json: bool) 
 @detector_option
 @dry_run_flag
 def visits_retry(repo: Path, group: str, detector: int | None, *, dry_run: bool) -> None:
-    """Let the visit GROUP be processed again, if it was skipped, has failed or is queued.
+    """Let the visit GROUP be processed again, if it was skipped, has failed or waits in the queue.
 
-    Its message is put into the queue again; a worker takes it from there.
+    Its message is put into the queue again; a worker takes it from there. What made it end as it did should
+    be mended before: without its image, a cancelled visit is cancelled again.
     """
     from prompt_processing.factory import open_ledger, open_queue
-    from prompt_processing.worker.operate import retry, select
+    from prompt_processing.worker.operate import name, retry, select
 
     ledger, queue = open_ledger(repo), open_queue(repo)
     for record in select(ledger, group, detector):
-        if not dry_run:
-            retry(ledger, queue, record)
-        click.echo(f"{_name(record)}: {'would be' if dry_run else 'is'} queued again, was {_state(record)}")
+        retry(ledger, queue, record, dry_run=dry_run)
+        click.echo(f"{name(record)}: {'would be' if dry_run else 'is'} queued again, was {_state(record)}")
 
 
 @visits.command("fail")
@@ -69,16 +70,17 @@ def visits_retry(repo: Path, group: str, detector: int | None, *, dry_run: bool)
 @click.option("--why", required=True, help="The reason, kept with the outcome.")
 @dry_run_flag
 def visits_fail(repo: Path, group: str, detector: int | None, *, why: str, dry_run: bool) -> None:
-    """Give the visit GROUP up: it has no outcome, and no worker can bring it to an end."""
+    """Give the visit GROUP up, if it has no outcome and nobody is working on it.
+
+    It ends with the outcome failed:given-up. Stop the worker first if it is taken up again and again.
+    """
     from prompt_processing.factory import open_ledger
-    from prompt_processing.worker.operate import give_up, select
+    from prompt_processing.worker.operate import give_up, name, select
 
     ledger = open_ledger(repo)
     for record in select(ledger, group, detector):
-        if dry_run:
-            click.echo(f"{_name(record)}: would be given up, is {_state(record)}")
-        else:
-            click.echo(f"{_name(record)}: {give_up(ledger, record, why)}")
+        give_up(ledger, record, why, dry_run=dry_run)
+        click.echo(f"{name(record)}: {'would be' if dry_run else 'is'} given up, was {_state(record)}")
 
 
 @visits.command("sweep")
@@ -111,7 +113,9 @@ def visits_sweep(repo: Path, older_than: float, *, dry_run: bool) -> None:
 
 
 def _show(ledger: "Ledger", record: "DetectorVisitRecord") -> None:
-    click.echo(f"{_name(record)}: {_state(record)}")
+    from prompt_processing.worker.operate import name
+
+    click.echo(f"{name(record)}: {_state(record)}")
     if record.outcome is not None and record.outcome.detail:
         click.echo(f"    {record.outcome.detail}")
     if record.steps:
@@ -133,11 +137,6 @@ def _attempt(attempt: "AttemptRecord") -> str:
     if attempt.times.latency is not None:
         text += f", {attempt.times.latency:.1f} s after shutter close"
     return f"{text} ({stages})" if stages else text
-
-
-def _name(record: "DetectorVisitRecord") -> str:
-    key = record.visit.key
-    return f"{key.group} {key.instrument} detector {key.detector}"
 
 
 def _state(record: "DetectorVisitRecord") -> str:

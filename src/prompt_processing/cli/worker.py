@@ -28,12 +28,17 @@ def worker_run(repo: Path, engines: int | None) -> None:
     Raws are found as they appear in the landing store. SIGTERM and Ctrl-C end the worker within 10 s: a visit
     that has not changed anything yet is given back at once, one that has may be finished. Nothing is lost.
     """
-    from prompt_processing.factory import run_worker
-
     set_up_logging = configure_engines("prompt_processing=INFO")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    click.echo(f"{repo}: working", err=True)
-    run_worker(repo, engines=engines, stop=stop, set_up_logging=set_up_logging)
+    from prompt_processing.factory import run_worker
+
+    run_worker(
+        repo,
+        engines=engines,
+        stop=stop,
+        set_up_logging=set_up_logging,
+        on_ready=lambda: click.echo(f"{repo}: working", err=True),
+    )
     click.echo(f"{repo}: stopped", err=True)

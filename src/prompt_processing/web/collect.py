@@ -38,7 +38,7 @@ class VisitSummary:
     visit: int | None
     """Number of the visit; None if nothing was decided."""
     status: str
-    """``processed``, ``skipped``, ``failed``, or ``queued`` while there is no outcome."""
+    """``processed``, ``skipped``, ``failed``, or while there is no outcome ``working`` or ``queued``."""
     reason: str | None
     detail: str
     flags: tuple[str, ...]
@@ -186,7 +186,7 @@ def _visit(record: DetectorVisitRecord, decisions: DecisionStore) -> VisitSummar
         group=key.group,
         detector=key.detector,
         visit=None if decision is None else decision.info.visit,
-        status="queued" if outcome is None else str(outcome.status),
+        status=_status(record),
         reason=None if outcome is None else outcome.reason,
         detail="" if outcome is None else outcome.detail,
         flags=() if outcome is None else outcome.flags,
@@ -196,6 +196,12 @@ def _visit(record: DetectorVisitRecord, decisions: DecisionStore) -> VisitSummar
         latency_s=times.latency,
         shutter_close_s=_shutter_close(times),
     )
+
+
+def _status(record: DetectorVisitRecord) -> str:
+    if record.outcome is not None:
+        return str(record.outcome.status)
+    return "queued" if record.working is None else "working"
 
 
 def _shutter_close(times: StageTimes) -> float | None:

@@ -32,24 +32,27 @@ def select(ledger: Ledger, group: str, detector: int | None) -> list[DetectorVis
     return found
 
 
-def retry(ledger: Ledger, publisher: Publisher, record: DetectorVisitRecord) -> None:
+def retry(
+    ledger: Ledger, publisher: Publisher, record: DetectorVisitRecord, *, dry_run: bool = False
+) -> None:
     """Let a detector-visit be processed again that was skipped or has failed, or that is queued.
 
     Raises
     ------
     OperationError
-        If it is processed: what was decided stands.
+        If it is processed (what was decided stands), or somebody is working on it.
     StoreError
         If the ledger or the queue does not answer.
     """
-    if record.outcome is not None:
-        if record.outcome.status is Status.PROCESSED:
-            raise OperationError(f"{record.visit.key}: is processed, and what was decided stands")
+    _refuse_in_work(record)
+    if record.outcome is not None and record.outcome.status is Status.PROCESSED:
+        raise OperationError(f"{name(record)} is processed, and what was decided stands")
+    if not dry_run:
         ledger.reopen(record.visit.key)
-    publisher.publish([record.visit.model_dump_json()])
+        publisher.publish([record.visit.model_dump_json()])
 
 
-def give_up(ledger: Ledger, record: DetectorVisitRecord, why: str) -> Outcome:
+def give_up(ledger: Ledger, record: DetectorVisitRecord, why: str, *, dry_run: bool = False) -> None:
     """End a detector-visit that has no outcome, and that nobody is working on.
 
     Raises
@@ -59,10 +62,24 @@ def give_up(ledger: Ledger, record: DetectorVisitRecord, why: str) -> Outcome:
     StoreError
         If the ledger does not answer.
     """
+    _refuse_in_work(record)
+    if record.outcome is not None:
+        raise OperationError(f"{name(record)} has an outcome already: {record.outcome}")
+    if dry_run:
+        return
     message = Delivery(record.message_id, record.visit.model_dump_json())
     claim = ledger.claim(record.visit, message, owner=OPERATOR)
     if not isinstance(claim, Claim):
-        raise OperationError(f"{record.visit.key}: {claim}")
-    outcome = Outcome.failed(GivenUpError(f"by the operator: {why}"))
-    ledger.record_outcome(claim, outcome)
-    return outcome
+        raise OperationError(f"{name(record)} was taken up by a worker just now")
+    ledger.record_outcome(claim, Outcome.failed(GivenUpError(f"by the operator: {why}")))
+
+
+def name(record: DetectorVisitRecord) -> str:
+    """Return the name of a detector-visit for a person."""
+    key = record.visit.key
+    return f"{key.group} {key.instrument} detector {key.detector}"
+
+
+def _refuse_in_work(record: DetectorVisitRecord) -> None:
+    if record.working is not None:
+        raise OperationError(f"{name(record)} is being worked on by {record.working}")

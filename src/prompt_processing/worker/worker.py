@@ -1,11 +1,13 @@
 """The worker: one message in, ACK or RETRY out."""
 
+import logging
 from typing import Final, Protocol
 
 import structlog
 
 from prompt_processing.config import WorkerSettings
 from prompt_processing.domain.errors import (
+    DrainedError,
     EventError,
     GivenUpError,
     InternalError,
@@ -106,7 +108,12 @@ class Worker:
             self._ledger.record_times(claim, watch.times())
             self._ledger.record_outcome(claim, outcome)
         except RetriableError as error:
-            _LOG.warning("attempt failed, to be tried again", error=str(error))
+            drained = isinstance(error, DrainedError)
+            _LOG.log(
+                logging.INFO if drained else logging.WARNING,
+                "visit given back" if drained else "attempt failed, to be tried again",
+                error=str(error),
+            )
             self._ledger.release(claim, error, watch.times())
             return Disposition.RETRY
         _LOG.info("visit finished", outcome=str(outcome), detail=outcome.detail)
