@@ -38,6 +38,7 @@ def run(*arguments, code=0):
 @pytest.fixture
 def repo(tmp_path):
     (tmp_path / "repo").mkdir()
+    (tmp_path / "repo" / "butler.yaml").touch()
     return tmp_path / "repo"
 
 
@@ -123,6 +124,12 @@ def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch, repo):
     monkeypatch.setattr("prompt_processing.web.collect.visits_of", fail)
     result = CliRunner().invoke(main, ["status", str(repo)])
     assert isinstance(result.exception, ZeroDivisionError)
+
+
+@pytest.mark.parametrize("command", [("status",), ("alerts", "list")])
+def test_a_folder_that_is_no_repository_is_no_quiet_night(tmp_path, command):
+    _, complaint = run(*command, tmp_path, code=1)
+    assert "there is no repository" in complaint
 
 
 def test_a_folder_that_does_not_exist_is_named(tmp_path):
