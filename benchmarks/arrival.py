@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from prompt_processing import database, objects
 from prompt_processing.arrivals.pointers import Arrivals
+from prompt_processing.cli.logs import configure
 from prompt_processing.config import WorkerSettings
 from prompt_processing.domain.clock import Clock, WallClock
 from prompt_processing.domain.outcome import Outcome, Stopwatch
@@ -150,6 +151,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=100, help="Images for each way; a tenth for listings.")
     options = parser.parse_args()
+    configure(["ERROR"])
     preload("prompt_processing.warm")
     ways = {
         "with hints": (options.images, {"watched": True, "hints": True}),

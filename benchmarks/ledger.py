@@ -1,15 +1,16 @@
 """How many claims and step records a ledger takes in a second.
 
-Each of some clients, with a connection of its own, claims detector-visits and records their steps and
-outcomes. SQLite and PostgreSQL are measured in one run; without a PostgreSQL server only SQLite is.
+Each of some clients, a process with a connection of its own, claims detector-visits and records their steps
+and outcomes. SQLite and PostgreSQL are measured in one run; without a PostgreSQL server only SQLite is.
 """
 
 import argparse
 import itertools
+import multiprocessing
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -22,9 +23,11 @@ from support.servers import Postgres, ServerMissingError
 from support.visits import detector_visit
 
 
-def work(ledger: SqlLedger, client: int, end: float) -> int:
-    """Work until the time is over; return how many claims and step records were made."""
+def work(url: str, client: int, begin: float, end: float) -> int:
+    """Work in a time on the clock; return how many claims and step records were made."""
+    ledger = SqlLedger(database.engine(url))
     done = 0
+    time.sleep(max(begin - time.monotonic(), 0.0))
     for number in itertools.count():
         if time.monotonic() > end:
             return done
@@ -41,11 +44,11 @@ def work(ledger: SqlLedger, client: int, end: float) -> int:
 
 def measure(url: str, clients: int, seconds: float) -> float:
     """Return claims and step records per second."""
-    ledgers = [SqlLedger(database.engine(url)) for _ in range(clients)]
-    end = time.monotonic() + seconds
-    with ThreadPoolExecutor(clients) as pool:
-        counts = list(pool.map(lambda client: work(ledgers[client], client, end), range(clients)))
-    return sum(counts) / seconds
+    SqlLedger(database.engine(url))
+    begin = time.monotonic() + 0.2 * clients + 1.0  # when all have started
+    with ProcessPoolExecutor(clients, multiprocessing.get_context("fork")) as pool:
+        jobs = [pool.submit(work, url, client, begin, begin + seconds) for client in range(clients)]
+        return sum(job.result() for job in jobs) / seconds
 
 
 def main() -> None:
