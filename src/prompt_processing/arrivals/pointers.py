@@ -134,7 +134,8 @@ class Arrivals:
             If the store does not answer.
         """
         place = objects.child(self._pointers, pointer_path(*visit, snap))
-        return None if objects.read(place) is None else self._read(place)
+        data = objects.read(place)
+        return None if data is None else ArrivalPointer.from_json(data, str(place))
 
     def find_all(self, visit: DetectorVisitKey) -> list[ArrivalPointer]:
         """Return the pointers of all snaps of a visit that have arrived, in their order.
