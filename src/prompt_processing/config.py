@@ -126,6 +126,9 @@ class WorkerSettings(Section):
     memory_limit_mb: Annotated[int, Field(ge=256)] = Field(
         default=4096, description="Memory above which an engine is ended [MB of resident set]"
     )
+    cache_mb: Annotated[int, Field(ge=0)] = Field(
+        default=1000, description="Calibs, catalogues and templates that an engine keeps in memory [MB]"
+    )
     restart_after: Annotated[int, Field(ge=1)] = Field(
         default=100, description="Number of visits after which an engine is replaced by a new one"
     )

@@ -86,7 +86,7 @@ class Factory:
         preloader = Preloader(
             central=self.central,
             apdb=apdb,
-            work=self.work,
+            cache_bytes=settings.worker.cache_mb * 1_000_000,
             pipelines=settings.pipelines.paths(self._repo),
             padding=settings.worker.padding_arcsec,
         )
@@ -96,7 +96,7 @@ class Factory:
             apdb=apdb,
             alerts=AlertArchive(objects.root(places.alerts)),
             metrics=FolderMetrics(objects.root(places.metrics)),
-            products=ButlerProducts(self.central),
+            products=ButlerProducts(self.central, self.work),
         )
         waiter = ImageWaiter(
             arrivals=self.arrivals,

@@ -35,10 +35,10 @@ STEPS = {
     "apdb": ("before apdb.store", "in the APDB's transaction", "after apdb.store"),
     "alerts": ("before alerts.send", "between two alerts", "after alerts.send"),
     "metrics": ("before metrics.send", "after metrics.send"),
-    "products": ("before products.transfer", "in the Butler's transaction", "after products.transfer"),
+    "products": ("before products.store", "in the Butler's transaction", "after products.store"),
 }
 """Where an engine may be killed in each step; a visit passes all of these points, in this order."""
-EFFECTS = ("before apdb.store", "before products.transfer")
+EFFECTS = ("before apdb.store", "before products.store")
 """Some points between the check of a claim and what it is checked for."""
 
 PLANS = {"steps": tuple(chain(*STEPS.values())), "effects": EFFECTS, "none": ()}
@@ -136,11 +136,11 @@ def build(repo: Path, folder: Path, action: int, points: tuple[str, ...], hints:
         apdb=Marked(stores.apdb, "apdb", "store", plan),
         alerts=Marked(OneByOne(stores.alerts, plan), "alerts", "send", plan),
         metrics=Marked(stores.metrics, "metrics", "send", plan),
-        products=Marked(stores.products, "products", "transfer", plan),
+        products=Marked(stores.products, "products", "store", plan),
     )
     _before_commit(stores.apdb._engine, "apdb.store", "in the APDB's transaction", plan)
     _before_commit(
-        factory.central._registry._db._engine, "products.transfer", "in the Butler's transaction", plan
+        factory.central._registry._db._engine, "products.store", "in the Butler's transaction", plan
     )
     return Runner(process, plan)
 

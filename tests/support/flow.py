@@ -180,9 +180,10 @@ class MemoryProducts:
     def __init__(self) -> None:
         self.written: dict[tuple[str, str, int], list[str]] = {}
 
-    def transfer(self, source: Any, refs: list[str]) -> int:
-        self.written.setdefault(source, list(refs))
-        return len(refs)
+    def store(self, products: tuple[Any, list[str]]) -> int:
+        visit, raws = products
+        self.written.setdefault(visit, raws)
+        return len(raws)
 
 
 class TestHints:
@@ -442,7 +443,7 @@ class World:
             apdb=apdb,
             alerts=Watched(Guarded(OneByOne(self.alerts, self.faults), "send", guard), "alerts", self.faults),
             metrics=Watched(Guarded(self.metrics, "send", guard), "metrics", self.faults),
-            products=Watched(Guarded(self.products, "transfer", guard), "products", self.faults),
+            products=Watched(Guarded(self.products, "store", guard), "products", self.faults),
         )
         process = Process(
             pixels=TestPixels(apdb, self.landing, self.faults),

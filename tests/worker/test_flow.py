@@ -46,7 +46,7 @@ POINTS = st.sampled_from(
                 "apdb.store",
                 "alerts.send",
                 "metrics.send",
-                "products.transfer",
+                "products.store",
             )
             for when in ("before", "after")
         ),

@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Final
 
 from lsst.daf.butler import Butler, DatasetRef, DatasetType
-from lsst.pipe.base import Pipeline, PipelineGraph
 
 from prompt_processing.audit.evidence import RAW, Product, ProductType
 from prompt_processing.domain import collections
-from prompt_processing.preload.preloader import HISTORY_TYPES
-from prompt_processing.worker.pixels import INTERMEDIATE
+from prompt_processing.execution.graphs import VisitGraph, load_graph
+from prompt_processing.preload.preloader import FIELD, HISTORY_TYPES
+from prompt_processing.worker.pixels import kept
+from prompt_processing.worker.provenance import PROVENANCE
 
-PRELOADED: Final = frozenset(ProductType(name, "group") for name in (*HISTORY_TYPES, "regionTimeInfo"))
-"""What is kept of the preparation of each visit."""
 _DIMENSIONS: Final = ("visit", "exposure", "group")
 
 
@@ -28,16 +27,16 @@ def pipeline_products(central: Butler, pipelines: Iterable[Path]) -> dict[str, f
     pipelines
         Pipeline files.
     """
-    return {path.stem: frozenset({RAW, *PRELOADED, *_made_by(path, central)}) for path in pipelines}
+    return {path.stem: frozenset(_made_by(load_graph(path, central))) for path in pipelines}
 
 
-def _made_by(pipeline: Path, central: Butler) -> Iterator[ProductType]:
-    """Yield the outputs of a pipeline that are kept: all but images that are only steps to others."""
-    graph: PipelineGraph = Pipeline.from_uri(str(pipeline)).to_graph(central.registry)
-    for name, node in graph.dataset_types.items():
-        step = name in INTERMEDIATE and graph.consumers_of(name)
-        dimension = _dimension(node.dataset_type)
-        if graph.producer_of(name) is not None and dimension is not None and not step:
+def _made_by(graph: VisitGraph) -> Iterator[ProductType]:
+    """Yield what a pipeline leaves: raw, origin, what was preloaded for it alone, and its outputs."""
+    yield RAW
+    yield ProductType(PROVENANCE, "visit")
+    for name in kept(graph) | (graph.inputs.keys() & {*HISTORY_TYPES, FIELD}):
+        dimension = _dimension(graph.dataset_type(name))
+        if dimension is not None:
             yield ProductType(name, dimension)
 
 
@@ -78,7 +77,7 @@ def products(
 def _outputs(central: Butler, instrument: str, days: Sequence[int]) -> Iterator[list[DatasetRef]]:
     """Yield the datasets of each type and run of the pipelines' outputs."""
     for day in days:
-        for run in central.collections.query(collections.outputs(instrument, day, "*")):
+        for run in central.collections.query(collections.outputs(instrument, day, "*", "*")):
             summary = central.collections.get_info(run, include_summary=True).dataset_types or ()
             for name in sorted(summary):
                 if _dimension(central.get_dataset_type(name)) is not None:

@@ -166,7 +166,7 @@ def _products(
     elsewhere = [
         f"{product.type.name} in {found[0]}"
         for product, found in runs.items()
-        if product.type != RAW and len(found) == 1 and not found[0].endswith(f"/{pipeline}")
+        if product.type != RAW and len(found) == 1 and f"/{pipeline}/" not in f"{found[0]}/"
     ]
     if elsewhere:
         yield _mismatch(key, f"products of another pipeline than {pipeline}: {some(elsewhere)}")

@@ -1,13 +1,13 @@
 """Sinks in memory, for tests and for trying things out."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
-from lsst.daf.butler import Butler, DatasetRef
+from lsst.daf.butler import DatasetId
 
 from prompt_processing.delivery.metrics import VisitMetrics
-from prompt_processing.delivery.port import Packet
+from prompt_processing.delivery.port import Packet, Products
 from prompt_processing.domain.decision import Decision, decision_path
-from prompt_processing.domain.errors import ConflictError, StoreError
+from prompt_processing.domain.errors import ConflictError
 from prompt_processing.domain.visit import DetectorVisitKey
 
 
@@ -60,18 +60,12 @@ class MemoryProducts:
     """A `~prompt_processing.delivery.port.ProductSink` that keeps datasets in a dictionary."""
 
     def __init__(self) -> None:
-        self.datasets: dict[tuple[str, str, str], object] = {}
+        self.datasets: dict[DatasetId, object] = {}
 
-    def transfer(self, source: Butler, refs: Iterable[DatasetRef]) -> int:
+    def store(self, products: Products) -> int:
         """Keep datasets; see the port."""
-        new: dict[tuple[str, str, str], object] = {}
-        for ref in refs:
-            key = ref.datasetType.name, str(ref.dataId), ref.run
-            if key in self.datasets:
-                continue
-            try:
-                new[key] = source.get(ref)
-            except FileNotFoundError as error:
-                raise StoreError(f"{ref}: {error}") from error
+        given = {ref.id: obj for ref, obj in {**products.init_outputs, **products.datasets}.items()}
+        given |= {raw.ref.id: raw.path for raw in products.raws}
+        new = {key: obj for key, obj in given.items() if key not in self.datasets}
         self.datasets |= new
         return len(new)

@@ -3,10 +3,12 @@
 Each effect is safe to repeat: sending again what was sent changes nothing.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
 
-from lsst.daf.butler import Butler, DatasetRef
+from lsst.daf.butler import DatasetRef, DimensionRecord
 
 from prompt_processing.delivery.metrics import VisitMetrics
 from prompt_processing.domain.decision import Decision
@@ -66,32 +68,52 @@ class MetricsSink(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class RawFile:
+    """A raw in the landing store that belongs to the products of a visit."""
+
+    path: Path
+    ref: DatasetRef
+
+
+@dataclass(frozen=True, slots=True)
+class Products:
+    """What a detector-visit leaves in the central Butler."""
+
+    datasets: Mapping[DatasetRef, Any]
+    """Images, tables, metadata and logs in memory, all of one RUN collection. The ids follow from data id and
+    run, so they are the same in every attempt."""
+    init_outputs: Mapping[DatasetRef, Any]
+    """Configurations and package versions, which a RUN collection holds once."""
+    raws: Sequence[RawFile]
+    """The raws."""
+    records: Sequence[DimensionRecord]
+    """Dimension records of exposures and visits, in order of insertion."""
+
+
 class ProductSink(Protocol):
     """Takes data products."""
 
-    def transfer(self, source: Butler, refs: Iterable[DatasetRef]) -> int:
-        """Transfer datasets with all records that they need; all or none.
+    def store(self, products: Products) -> int:
+        """Store all products of a detector-visit with the records that they need: all, or none.
 
-        A dataset whose type, data id and run are there already is left out, also if it was made by another
-        attempt and so has another UUID.
+        Those that are there already, from another attempt, stay as they are.
 
         Parameters
         ----------
-        source
-            Butler that holds the datasets.
-        refs
-            References of that Butler.
+        products
+            The products.
 
         Returns
         -------
         number
-            Datasets that were transferred now.
+            Datasets that were stored now.
 
         Raises
         ------
         ConflictError
-            If a dataset type is another one there.
+            If a dataset type or an exposure is another one there.
         StoreError
-            If a dataset's file is missing, or a store does not answer.
+            If the store does not answer, or the disk is full.
         """
         ...

@@ -57,7 +57,7 @@ def defaults(instrument: str) -> str:
     return f"{instrument}/defaults"
 
 
-def outputs(instrument: str, day_obs: int, pipeline: str) -> str:
+def outputs(instrument: str, day_obs: int, pipeline: str, version: str) -> str:
     """Return the RUN of what a pipeline makes of the visits of one observing day.
 
     Parameters
@@ -68,6 +68,8 @@ def outputs(instrument: str, day_obs: int, pipeline: str) -> str:
         Observing day as YYYYMMDD.
     pipeline
         Name of the pipeline, such as ``ApPipe``.
+    version
+        Fingerprint of its configuration and of the code.
     """
     text = str(day_obs)
-    return f"{instrument}/prompt/output-{text[:4]}-{text[4:6]}-{text[6:]}/{pipeline}"
+    return f"{instrument}/prompt/output-{text[:4]}-{text[4:6]}-{text[6:]}/{pipeline}/{version}"

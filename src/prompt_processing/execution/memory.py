@@ -1,10 +1,9 @@
-"""A Butler that keeps what it is given in memory and reads the rest from another one."""
+"""A Butler that holds everything in memory: what a detector-visit starts from, and what is made of it."""
 
 from collections.abc import Iterable
 from typing import Any
 
 from lsst.daf.butler import (
-    Butler,
     ButlerMetrics,
     DatasetId,
     DatasetProvenance,
@@ -13,45 +12,52 @@ from lsst.daf.butler import (
     LimitedButler,
     StorageClass,
 )
+from lsst.pipe.base import InMemoryDatasetHandle
 
 
 class MemoryButler(LimitedButler):
-    """Holds the outputs of a run in memory, under the ids that the quantum graph gave them.
+    """Holds datasets in memory, under the ids that their references have.
 
     A task's outputs are handed to the next task as they are, so a task must not change its inputs: the same
     pipeline run through files would then give something else.
 
     Parameters
     ----------
-    source
-        Where datasets come from that were not put here.
+    universe
+        Dimensions of the references.
     """
 
-    def __init__(self, source: Butler) -> None:
+    def __init__(self, universe: DimensionUniverse) -> None:
         self._metrics = ButlerMetrics()
-        self._source = source
-        self._objects: dict[DatasetId, Any] = {}
-        self._refs: dict[DatasetId, DatasetRef] = {}
+        self._universe = universe
+        self._handles: dict[DatasetId, InMemoryDatasetHandle] = {}
+        self._outputs: dict[DatasetId, DatasetRef] = {}
 
     @property
     def outputs(self) -> dict[DatasetRef, Any]:
         """Everything that was put, by reference, in the order it was put."""
-        return {self._refs[key]: value for key, value in self._objects.items()}
+        return {ref: self._handles[key].inMemoryDataset for key, ref in self._outputs.items()}
 
     @property
     def dimensions(self) -> DimensionUniverse:
-        """The dimension universe of the source."""
-        return self._source.dimensions
+        """The dimension universe."""
+        return self._universe
 
     def isWriteable(self) -> bool:  # noqa: N802 (name of the base class)
         """Return `True`: memory can always be written."""
         return True
 
+    def hold(self, obj: Any, ref: DatasetRef) -> None:
+        """Hold an input, which is not one of the `outputs`."""
+        self._handles[ref.id] = InMemoryDatasetHandle(
+            obj, storageClass=ref.datasetType.storageClass, dataId=ref.dataId
+        )
+
     def put(self, obj: Any, ref: DatasetRef, /, *, provenance: DatasetProvenance | None = None) -> DatasetRef:
-        """Keep an object under a resolved reference."""
+        """Hold an output under a resolved reference."""
         del provenance  # written with the file when the dataset is persisted
-        self._objects[ref.id] = obj
-        self._refs[ref.id] = ref
+        self.hold(obj, ref)
+        self._outputs[ref.id] = ref
         return ref
 
     def get(
@@ -62,28 +68,28 @@ class MemoryButler(LimitedButler):
         parameters: dict[str, Any] | None = None,
         storageClass: StorageClass | str | None = None,  # noqa: N803 (name of the base class)
     ) -> Any:
-        """Return the object of a reference, from memory if it is here.
+        """Return the object of a reference, or a component or part of it.
 
         Raises
         ------
-        TypeError
-            If a component or a part of an object in memory is asked for: whole objects only.
+        FileNotFoundError
+            If it is not here.
         """
-        if ref.id not in self._objects:
-            return self._source.get(ref, parameters=parameters, storageClass=storageClass)
-        if ref.isComponent() or parameters:
-            raise TypeError(f"only whole datasets can be read from memory, not {ref} with {parameters}")
-        return self._objects[ref.id]
+        if ref.id not in self._handles:
+            raise FileNotFoundError(f"{ref} is not in memory")
+        return self._handles[ref.id].get(
+            component=ref.datasetType.component(),
+            parameters=parameters,
+            storageClass=storageClass or ref.datasetType.storageClass,
+        )
 
     def stored_many(self, refs: Iterable[DatasetRef]) -> dict[DatasetRef, bool]:
-        """Tell for each reference whether it can be read."""
-        refs = list(refs)
-        elsewhere = [ref for ref in refs if ref.id not in self._objects]
-        return dict.fromkeys(refs, True) | self._source.stored_many(elsewhere)
+        """Tell for each reference whether it is here."""
+        return {ref: ref.id in self._handles for ref in refs}
 
     def stored(self, ref: DatasetRef) -> bool:
-        """Tell whether a reference can be read."""
-        return self.stored_many([ref])[ref]
+        """Tell whether a reference is here."""
+        return ref.id in self._handles
 
     def pruneDatasets(  # noqa: N802 (name of the base class)
         self,
@@ -94,8 +100,8 @@ class MemoryButler(LimitedButler):
         tags: Iterable[str] = (),
         purge: bool = False,
     ) -> None:
-        """Forget objects that were put here; the source is never changed."""
+        """Forget objects."""
         del disassociate, unstore, tags, purge
         for ref in refs:
-            self._objects.pop(ref.id, None)
-            self._refs.pop(ref.id, None)
+            self._handles.pop(ref.id, None)
+            self._outputs.pop(ref.id, None)

@@ -1,18 +1,18 @@
-"""Which quanta, and running them: a quantum graph in, outputs in memory out."""
+"""Running a pipeline on one detector-visit in this process: inputs from memory, outputs in memory."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from lsst.daf.butler import Butler, CollectionType, DatasetRef
-from lsst.pipe.base import Pipeline
-from lsst.pipe.base.quantum_graph import PredictedQuantumGraph
-from lsst.pipe.base.separable_pipeline_executor import SeparablePipelineExecutor
+from lsst.daf.butler import DatasetRef, DatasetType, DimensionRecord, Quantum
+from lsst.pipe.base.pipeline_graph import TaskNode
 from lsst.pipe.base.single_quantum_executor import SingleQuantumExecutor
 
 from prompt_processing.domain.errors import MissingInputError, PromptError
+from prompt_processing.execution.data_ids import DataIds
+from prompt_processing.execution.graphs import VisitGraph
 from prompt_processing.execution.memory import MemoryButler
 
 
@@ -43,70 +43,140 @@ class Outputs:
                 self.datasets[ref] = value
 
 
-def build_graph(
-    butler: Butler, pipeline: Path, *, inputs: Sequence[str], output_run: str, where: str
-) -> PredictedQuantumGraph:
-    """Build the quantum graph of a pipeline for the data that ``where`` selects.
+class VisitRun:
+    """One pipeline on one detector-visit.
 
-    Parameters
-    ----------
-    butler
-        Writeable Butler with all inputs; dataset types of the outputs are registered in it.
-    pipeline
-        Pipeline YAML.
-    inputs
-        Collections to search for inputs, in order.
-    output_run
-        RUN collection of the outputs; made if needed.
-    where
-        Data query, for example ``exposure=2026031500001 AND detector=0 AND instrument='LATISS'``.
-
-    Raises
-    ------
-    MissingInputError
-        If nothing can be run: some input of the first task is not there.
-    """
-    butler.collections.register(output_run, CollectionType.RUN)
-    executor = SeparablePipelineExecutor(butler.clone(collections=inputs, run=output_run))
-    graph = executor.build_quantum_graph(Pipeline.from_uri(str(pipeline)), where=where)
-    if not len(graph):
-        raise MissingInputError(f"{pipeline.name} finds nothing to run for {where} in {', '.join(inputs)}")
-    graph.pipeline_graph.register_dataset_types(butler)
-    return graph
-
-
-def run(
-    graph: PredictedQuantumGraph,
-    inputs: Butler,
-    *,
-    stage: Callable[[str], AbstractContextManager[object]] = nullcontext,
-) -> Outputs:
-    """Run every quantum of a graph in this process, in order, with all outputs in memory.
+    Quanta are made by hand, one for each task: a detector-visit has one value of each dimension, so there is
+    nothing that a database would have to be asked.
 
     Parameters
     ----------
     graph
-        The quanta.
-    inputs
-        Butler that holds the graph's overall inputs; nothing is written to it.
-    stage
-        Each task runs inside the context that this makes of its label, for example to measure its time.
-
-    Raises
-    ------
-    Exception
-        Whatever a task raises; tasks raise `~prompt_processing.domain.errors.PromptError` on bad pixels.
+        The pipeline.
+    run
+        RUN collection of the outputs.
+    data_ids
+        Dimension records; those of exposure and visit may be added later.
     """
-    memory = MemoryButler(inputs)
-    executor = SingleQuantumExecutor(butler=memory, assume_no_existing_outputs=True)
-    quanta = graph.build_execution_quanta()
-    graph.write_init_outputs(memory, skip_existing=False)
-    # The tasks of a pipeline graph are in the order of the data flow.
-    for label, task_node in graph.pipeline_graph.tasks.items():
-        for quantum_id in graph.quanta_by_task.get(label, {}).values():
+
+    def __init__(self, graph: VisitGraph, run: str, data_ids: DataIds) -> None:
+        self.graph = graph
+        self.run = run
+        self.data_ids = data_ids
+        self.memory = MemoryButler(graph.graph.universe)
+        self._inputs: dict[str, list[DatasetRef]] = {}
+        self._executor = SingleQuantumExecutor(butler=self.memory, assume_no_existing_outputs=True)
+        self._done: set[str] = set()
+        for name, obj in graph.init_outputs.items():
+            self.memory.hold(obj, self._init_ref(name))
+
+    @property
+    def inputs(self) -> dict[str, list[DatasetRef]]:
+        """References of what the pipeline starts from, by dataset type."""
+        return {name: list(refs) for name, refs in self._inputs.items()}
+
+    def give(self, ref: DatasetRef, obj: Any) -> None:
+        """Give it an input."""
+        self.memory.hold(obj, ref)
+        self._inputs.setdefault(ref.datasetType.name, []).append(ref)
+
+    def give_own(self, name: str, obj: Any, run: str | None = None) -> DatasetRef:
+        """Give it an input that is of this detector-visit, and return its reference.
+
+        Parameters
+        ----------
+        name
+            Name of a dataset type of the graph.
+        obj
+            The dataset.
+        run
+            RUN collection in which it is kept; that of the outputs if omitted.
+        """
+        ref = self.data_ids.ref(self.graph.dataset_type(name), run or self.run)
+        self.give(ref, obj)
+        return ref
+
+    def add_records(self, records: Iterable[DimensionRecord]) -> None:
+        """Add what the raw has told, and leave out inputs that turn out not to be of this visit."""
+        self.data_ids.add(records)
+        known = self.data_ids.values
+        for name, refs in self._inputs.items():
+            self._inputs[name] = [
+                ref for ref in refs if all(known.get(k, v) == v for k, v in ref.dataId.mapping.items())
+            ]
+
+    def execute(
+        self,
+        labels: Iterable[str],
+        *,
+        stage: Callable[[str], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
+        """Run tasks that have not run yet.
+
+        Parameters
+        ----------
+        labels
+            In the order of the data flow.
+        stage
+            Each task runs inside the context that this makes of its label, for example to measure its time.
+
+        Raises
+        ------
+        MissingInputError
+            If a task lacks an input.
+        Exception
+            Whatever a task raises; tasks raise `~prompt_processing.domain.errors.PromptError` on bad pixels.
+        """
+        for label in labels:
+            if label in self._done:
+                continue
             with stage(label), _our_errors():
-                executor.execute(task_node, quanta[quantum_id], quantum_id)
-    return Outputs(memory.outputs)
+                quantum = self._quantum(self.graph.graph.tasks[label])
+                self._executor.execute(self.graph.graph.tasks[label], quantum, uuid.uuid4())
+            self._done.add(label)
+
+    def outputs(self) -> "Outputs":
+        """Return what has been made so far."""
+        return Outputs(self.memory.outputs)
+
+    def init_outputs(self) -> dict[DatasetRef, Any]:
+        """Return configurations, schemas and package versions, which a run holds once."""
+        return {self._init_ref(name): obj for name, obj in self.graph.init_outputs.items()}
+
+    def _quantum(self, task: TaskNode) -> Quantum:
+        inputs: dict[DatasetType, list[DatasetRef]] = {}
+        for edge in task.iter_all_inputs():
+            refs = self._find(edge.parent_dataset_type_name)
+            if not refs and edge.parent_dataset_type_name in self.graph.required:
+                raise MissingInputError(f"task {task.label} has no {edge.parent_dataset_type_name}")
+            adapted = edge.adapt_dataset_type(self.graph.dataset_type(edge.parent_dataset_type_name))
+            inputs[adapted] = [edge.adapt_dataset_ref(ref) for ref in refs]
+        outputs = {}
+        for edge in task.iter_all_outputs():
+            ref = self.data_ids.ref(self.graph.dataset_type(edge.parent_dataset_type_name), self.run)
+            outputs[edge.adapt_dataset_type(ref.datasetType)] = [edge.adapt_dataset_ref(ref)]
+        init_inputs = {
+            edge.adapt_dataset_type(ref.datasetType): edge.adapt_dataset_ref(ref)
+            for edge in task.init.iter_all_inputs()
+            for ref in [self._init_ref(edge.parent_dataset_type_name)]
+        }
+        return Quantum(
+            taskName=task.task_class_name,
+            taskClass=task.task_class,
+            dataId=self.data_ids.make(task.dimensions),
+            initInputs=init_inputs,
+            inputs=inputs,
+            outputs=outputs,
+        )
+
+    def _find(self, name: str) -> list[DatasetRef]:
+        """Return the references of an input, or of what another task makes."""
+        if name in self.graph.inputs:
+            return self._inputs.get(name, [])
+        return [self.data_ids.ref(self.graph.dataset_type(name), self.run)]
+
+    def _init_ref(self, name: str) -> DatasetRef:
+        return self.data_ids.ref(self.graph.dataset_type(name), self.run)
 
 
 @contextmanager
@@ -123,23 +193,3 @@ def _our_errors() -> Iterator[None]:
         if cause is None:
             raise
         raise cause from error
-
-
-def persist(outputs: Outputs, butler: Butler, dataset_types: Iterable[str] | None = None) -> list[DatasetRef]:
-    """Write outputs into a Butler repository, and return the references of what was written.
-
-    Parameters
-    ----------
-    outputs
-        Result of `run`; its references must be of the repository of ``butler``.
-    butler
-        Writeable Butler.
-    dataset_types
-        Names of the dataset types to write; all of them when omitted.
-    """
-    wanted = None if dataset_types is None else set(dataset_types)
-    written = []
-    for ref, obj in outputs.datasets.items():
-        if wanted is None or ref.datasetType.name in wanted:
-            written.append(butler.put(obj, ref))
-    return written

@@ -1,5 +1,6 @@
 """Raws into a Butler: dimension records of the exposure, the visit, and the raw itself."""
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +12,8 @@ from lsst.daf.butler import (
     CollectionType,
     DatasetIdGenEnum,
     DatasetRef,
+    DimensionRecord,
+    DimensionUniverse,
     FileDataset,
     Timespan,
 )
@@ -18,8 +21,9 @@ from lsst.daf.butler.registry import ConflictingDefinitionError
 from lsst.sphgeom import ConvexPolygon
 
 from prompt_processing.domain.errors import ConflictError, HeaderError
+from prompt_processing.domain.ids import visit_id_from_group
 from prompt_processing.instruments.formatters import RawFormatter
-from prompt_processing.instruments.latiss import VISIT_SYSTEM, band_of, get_instrument
+from prompt_processing.instruments.latiss import GROUP_VISIT_SYSTEM, VISIT_SYSTEM, band_of, get_instrument
 from prompt_processing.instruments.observation import observation_info, with_group
 from prompt_processing.instruments.pointing import DEFAULT_PADDING, detector_region, predicted_wcs
 from prompt_processing.instruments.raw import read_raw_header
@@ -70,11 +74,8 @@ def ingest_raw(
     ConflictError
         If another exposure has the same id.
     """
-    header = with_group(read_raw_header(path), path)
-    observation = observation_info(header, path)
-    if observation.observation_type == "science" and not header.get("GROUPID"):
-        raise HeaderError(f"{path}: card GROUPID is missing, and there is no sidecar that tells the group")
-    register_exposure(butler, observation, path)
+    observation = read_observation(path)
+    insert_records(butler, exposure_records(butler.dimensions, observation), path)
     butler.collections.register(run, CollectionType.RUN)
     data_id = butler.registry.expandDataId(
         instrument=observation.instrument, exposure=observation.exposure_id, detector=observation.detector_num
@@ -91,107 +92,175 @@ def ingest_raw(
     return ref, observation
 
 
-def register_exposure(butler: Butler, observation: ObservationInfo, path: str | Path) -> None:
-    """Insert the records of an exposure: filter if it is new, day, group and exposure; safe to repeat.
+def read_observation(path: str | Path) -> ObservationInfo:
+    """Return what header and sidecar of a raw tell of the observation.
+
+    Raises
+    ------
+    HeaderError
+        If a card is missing or makes no sense, or a science raw has no group.
+    RawError
+        If the file is not FITS.
+    WrongCameraError
+        If the raw is of an instrument that is not supported.
+    """
+    header = with_group(read_raw_header(path), path)
+    observation = observation_info(header, path)
+    if observation.observation_type == "science" and not header.get("GROUPID"):
+        raise HeaderError(f"{path}: card GROUPID is missing, and there is no sidecar that tells the group")
+    return observation
+
+
+def exposure_records(universe: DimensionUniverse, observation: ObservationInfo) -> list[DimensionRecord]:
+    """Return the records of filter, day, group and exposure, in order of insertion."""
+    instrument, physical_filter = observation.instrument, observation.physical_filter
+    day = observation.observing_day
+    values = {
+        "physical_filter": {
+            "instrument": instrument,
+            "name": physical_filter,
+            "band": band_of(physical_filter),
+        },
+        "day_obs": {"instrument": instrument, "id": day, "timespan": day_timespan(day)},
+        "group": {"instrument": instrument, "name": observation.exposure_group},
+        "exposure": _exposure_values(observation),
+    }
+    return [universe[element].RecordClass(**row) for element, row in values.items()]
+
+
+def visit_records(
+    universe: DimensionUniverse,
+    observations: Sequence[ObservationInfo],
+    shape: tuple[int, int],
+    *,
+    padding: float = DEFAULT_PADDING,
+) -> list[DimensionRecord]:
+    """Return the records of the visits that the exposures of one group make, in order of insertion.
+
+    Every exposure is a visit of its own with its id and name (visit system ``one-to-one``). Several together
+    make one more, whose id follows from the group (visit system ``by-group-metadata``).
+
+    Parameters
+    ----------
+    universe
+        Dimensions of the repository.
+    observations
+        Translated headers of science exposures of one detector, in order.
+    shape
+        Shape ``(ny, nx)`` of the detector.
+    padding
+        Margin of the region for errors of the pointing [arcsec].
+
+    Raises
+    ------
+    HeaderError
+        If an exposure has no position on the sky.
+    """
+    made = [
+        record
+        for observation in observations
+        for record in _visit(
+            universe,
+            [observation],
+            observation_region(observation, shape, padding=padding),
+            visit=observation.exposure_id,
+            name=observation.observation_id,
+            system=(VISIT_SYSTEM, "one-to-one"),
+        )
+    ]
+    if len(observations) > 1:
+        group = observations[0].exposure_group
+        made += _visit(
+            universe,
+            observations,
+            observation_region(observations[0], shape, padding=padding),
+            visit=visit_id_from_group(group),
+            name=group,
+            system=(GROUP_VISIT_SYSTEM, "by-group-metadata"),
+        )
+    return made
+
+
+def insert_records(butler: Butler, records: Iterable[DimensionRecord], path: str | Path) -> None:
+    """Insert dimension records; safe to repeat.
 
     Parameters
     ----------
     butler
         Writeable Butler with the instrument registered.
-    observation
-        Translated header.
+    records
+        From `exposure_records` and `visit_records`.
     path
-        File it came from, for messages.
+        File they came from, for messages.
 
     Raises
     ------
     ConflictError
         If another exposure has the same id.
     """
-    instrument = observation.instrument
     registry = butler.registry
-    physical_filter = observation.physical_filter
-    registry.insertDimensionData(
-        "physical_filter",
-        {"instrument": instrument, "name": physical_filter, "band": band_of(physical_filter)},
-        skip_existing=True,
-    )
-    registry.insertDimensionData(
-        "day_obs",
-        {
-            "instrument": instrument,
-            "id": observation.observing_day,
-            "timespan": day_timespan(observation.observing_day),
-        },
-        skip_existing=True,
-    )
-    registry.insertDimensionData(
-        "group", {"instrument": instrument, "name": observation.exposure_group}, skip_existing=True
-    )
-    try:
-        registry.syncDimensionData("exposure", _exposure_values(observation))
-    except ConflictingDefinitionError as error:
-        raise ConflictError(
-            f"{path}: exposure {observation.exposure_id} of {instrument} is already known with other values "
-            f"({error})"
-        ) from error
+    with butler.transaction():
+        for record in records:
+            element = record.definition.name
+            if element != "exposure":
+                registry.insertDimensionData(element, record, skip_existing=True)
+                continue
+            try:
+                registry.syncDimensionData(element, record)
+            except ConflictingDefinitionError as error:
+                instrument, exposure = record.dataId["instrument"], record.dataId["exposure"]
+                raise ConflictError(
+                    f"{path}: exposure {exposure} of {instrument} is already known with other values "
+                    f"({error})"
+                ) from error
 
 
 def define_visit(
     butler: Butler, observation: ObservationInfo, shape: tuple[int, int], *, padding: float = DEFAULT_PADDING
 ) -> int:
-    """Insert the records of the visit that an exposure makes; safe to repeat.
-
-    Visits are one to one: the visit has the id and the name of its exposure.
+    """Insert the records of the visit that an exposure makes, and return its id; safe to repeat.
 
     Parameters
     ----------
     butler
         Writeable Butler that has the exposure's records.
-    observation
-        Translated header of a science exposure.
-    shape
-        Shape ``(ny, nx)`` of the detector.
-    padding
-        Margin of the region for errors of the pointing [arcsec].
-
-    Returns
-    -------
-    visit
-        Visit id.
+    observation, shape, padding
+        As in `visit_records`.
 
     Raises
     ------
     HeaderError
         If the exposure has no position on the sky.
     """
-    region = observation_region(observation, shape, padding=padding)
-    instrument, visit = observation.instrument, observation.exposure_id
-    exposure = _exposure_values(observation)
-    record = {
-        "instrument": instrument,
-        "id": visit,
-        "name": observation.observation_id,
-        "region": region,
-        **{key: exposure[key] for key in _SHARED},
-    }
-    system = {"instrument": instrument, "visit_system": VISIT_SYSTEM, "visit": visit}
-    definition = {"instrument": instrument, "visit": visit, "exposure": observation.exposure_id}
-    detector = {
-        "instrument": instrument,
-        "visit": visit,
-        "detector": observation.detector_num,
-        "region": region,
-    }
-    with butler.transaction():
-        for element, values in (
-            ("visit", record),
-            ("visit_definition", definition),
-            ("visit_system_membership", system),
-            ("visit_detector_region", detector),
-        ):
-            butler.registry.insertDimensionData(element, values, skip_existing=True)
-    return visit
+    records = visit_records(butler.dimensions, [observation], shape, padding=padding)
+    insert_records(butler, records, observation.filename or "")
+    return int(observation.exposure_id)
+
+
+def _visit(
+    universe: DimensionUniverse,
+    observations: Sequence[ObservationInfo],
+    region: ConvexPolygon,
+    *,
+    visit: int,
+    name: str,
+    system: tuple[int, str],
+) -> list[DimensionRecord]:
+    """Return the records of one visit."""
+    first, last = (_exposure_values(observation) for observation in (observations[0], observations[-1]))
+    instrument = first["instrument"]
+    shared = {key: first[key] for key in _SHARED}
+    shared["exposure_time"] = sum(_exposure_values(snap)["exposure_time"] for snap in observations)
+    shared["timespan"] = Timespan(first["timespan"].begin, last["timespan"].end)
+    key = {"instrument": instrument, "visit": visit}
+    rows = [
+        ("visit_system", {"instrument": instrument, "id": system[0], "name": system[1]}),
+        ("visit", {"instrument": instrument, "id": visit, "name": name, "region": region, **shared}),
+        *(("visit_definition", {**key, "exposure": snap.exposure_id}) for snap in observations),
+        ("visit_system_membership", {**key, "visit_system": system[0]}),
+        ("visit_detector_region", {**key, "detector": observations[0].detector_num, "region": region}),
+    ]
+    return [universe[element].RecordClass(**row) for element, row in rows]
 
 
 def observation_region(

@@ -14,6 +14,8 @@ from prompt_processing.instruments.translator import DETECTOR, DETECTOR_GROUP, D
 
 VISIT_SYSTEM: Final = 0
 """Visit system in which every exposure is a visit of its own and lends it its id."""
+GROUP_VISIT_SYSTEM: Final = 1
+"""Visit system in which all exposures of a group are one visit."""
 
 _BANDS: Final = {
     "SDSSg": "g", "SDSSr": "r", "SDSSi": "i",

@@ -7,7 +7,7 @@ The storage classes of images are our own, under names that the middleware does 
 from dataclasses import dataclass
 from typing import Any, Final
 
-from lsst.daf.butler import Butler, Config, DatasetType
+from lsst.daf.butler import Butler, Config, DatasetType, DimensionUniverse
 from lsst.daf.butler.registry import ConflictingDefinitionError
 
 from prompt_processing.domain.errors import RepositoryError
@@ -90,6 +90,7 @@ DATASET_TYPES: Final[dict[str, DatasetKind]] = {
     "preliminary_visit_image_background": DatasetKind(_VISIT, "ArrayDict"),
     "preliminary_visit_summary": DatasetKind(_VISIT, "JsonDict"),
     "single_visit_star": DatasetKind(_VISIT, "ArrowAstropy"),
+    "template_joined": DatasetKind((*_GROUP, "skymap"), "ArrayDict"),
     "template_detector": DatasetKind(_VISIT, "PromptExposure"),
     "template_matched": DatasetKind(_VISIT, "PromptExposure"),
     "difference_image_predetection": DatasetKind(_VISIT, "PromptExposure"),
@@ -101,6 +102,7 @@ DATASET_TYPES: Final[dict[str, DatasetKind]] = {
     "dia_source_apdb": DatasetKind(_VISIT, "DataFrame"),
     "dia_object_apdb": DatasetKind(_VISIT, "DataFrame"),
     "dia_forced_source_apdb": DatasetKind(_VISIT, "DataFrame"),
+    "prompt_provenance": DatasetKind(_VISIT, "JsonDict"),
     "regionTimeInfo": DatasetKind(_GROUP, "RegionTimeInfo"),
     "preloaded_dia_object": DatasetKind(_GROUP, "DataFrame"),
     "preloaded_dia_source": DatasetKind(_GROUP, "DataFrame"),
@@ -148,12 +150,12 @@ def register_dataset_types(butler: Butler, *names: str) -> None:
     """
     for name in names or DATASET_TYPES:
         try:
-            butler.registry.registerDatasetType(make_dataset_type(butler, name))
+            butler.registry.registerDatasetType(make_dataset_type(butler.dimensions, name))
         except ConflictingDefinitionError as error:
             raise RepositoryError(f"dataset type {name} exists with another definition ({error})") from error
 
 
-def make_dataset_type(butler: Butler, name: str) -> DatasetType:
+def make_dataset_type(universe: DimensionUniverse, name: str) -> DatasetType:
     """Return a dataset type of `DATASET_TYPES` for the dimensions of a repository.
 
     Raises
@@ -166,6 +168,6 @@ def make_dataset_type(butler: Butler, name: str) -> DatasetType:
         name,
         kind.dimensions,
         kind.storage_class,
-        universe=butler.dimensions,
+        universe=universe,
         isCalibration=kind.is_calibration,
     )

@@ -1,28 +1,37 @@
-"""Everything that a detector-visit needs before its image is there, in a local Butler of its own."""
+"""Everything that a detector-visit needs before its image is there, in memory."""
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import astropy.units as u
-from lsst.daf.butler import Butler, CollectionType, DatasetRef, Timespan
-from lsst.pipe.base import Pipeline
+from lsst.daf.butler import Butler, DatasetRef, DimensionRecord, Timespan
+from lsst.daf.butler.registry import DataIdError
 from lsst.pipe.base.utils import RegionTimeInfo
-from lsst.sphgeom import ConvexPolygon
+from sqlalchemy.exc import SQLAlchemyError
 
 from prompt_processing.apdb.port import Apdb, History
 from prompt_processing.domain import collections
 from prompt_processing.domain.clock import from_tai_seconds, mjd_tai
-from prompt_processing.domain.errors import NoCalibError, NoRefcatError, NoTemplateError
-from prompt_processing.domain.raws import visit_path
+from prompt_processing.domain.errors import (
+    MissingInputError,
+    NoCalibError,
+    NoRefcatError,
+    NoTemplateError,
+    RepositoryError,
+    StoreError,
+)
 from prompt_processing.domain.visit import DetectorVisit
-from prompt_processing.instruments.butler import make_butler
+from prompt_processing.execution.data_ids import DataIds
+from prompt_processing.execution.graphs import VisitGraph, load_graph
+from prompt_processing.execution.run import VisitRun
 from prompt_processing.instruments.latiss import get_instrument
-from prompt_processing.preload.field import CALIB_TYPES, Field, find_calibs, find_refcat, find_templates
+from prompt_processing.instruments.skymap import SKYMAP
+from prompt_processing.preload.cache import DatasetCache
 from prompt_processing.preload.footprint import field_region
+from prompt_processing.preload.inputs import Situation, find_inputs
 
 HISTORY_TYPES: Final = {
     "preloaded_dia_object": "objects",
@@ -30,40 +39,30 @@ HISTORY_TYPES: Final = {
     "preloaded_dia_forced_source": "forced",
 }
 """Dataset types of the APDB history, and which table of `History` they hold."""
+FIELD: Final = "regionTimeInfo"
+"""Dataset type of the field itself."""
+OWN: Final = frozenset({FIELD, *HISTORY_TYPES})
+"""Dataset types that are made for each visit."""
+_LATER: Final = frozenset({"raw"})
 
 
 @dataclass(slots=True)
 class Preloaded:
-    """A local Butler with all inputs but the raw, and the pipeline that they allow."""
+    """A pipeline with all its inputs but the raw, and with all done that needs no raw."""
 
-    butler: Butler
-    folder: Path
-    """Where the local Butler is; to be removed when the visit is done with."""
-    pipeline: Path
-    run: str
-    """RUN collection of the outputs."""
+    run: VisitRun
     shape: tuple[int, int]
     """Shape ``(ny, nx)`` of the detector."""
     history: History
     """What the APDB held of the field."""
+    own: list[DatasetRef]
+    """References of the history and of the field, which belong to the products."""
     missing: tuple[str, ...]
-    """Dataset types that better pipelines need and that are not there."""
-
-    @property
-    def preloaded_refs(self) -> list[DatasetRef]:
-        """References of the history and of the field, which belong to the products."""
-        names = [*HISTORY_TYPES, "regionTimeInfo"]
-        found = [self.butler.query_datasets(name, collections=self.run) for name in names]
-        return [ref for refs in found for ref in refs]
-
-    def close(self) -> None:
-        """Remove the local Butler."""
-        self.butler.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+    """What better pipelines need and is not there."""
 
 
 class Preloader:
-    """Fills local Butlers from the central one and from the APDB.
+    """Finds the pipeline and the inputs of a visit in the central Butler and in the APDB.
 
     Parameters
     ----------
@@ -71,127 +70,180 @@ class Preloader:
         The central Butler.
     apdb
         The APDB.
-    work
-        Folder for the local Butlers.
     pipelines
         Pipeline files in order of preference: the first whose inputs are all there is chosen.
     padding
         Margin of the field [arcsec].
+    cache_bytes
+        Memory for datasets that several visits need.
     """
 
     def __init__(
-        self, *, central: Butler, apdb: Apdb, work: Path, pipelines: Sequence[Path], padding: float
+        self, *, central: Butler, apdb: Apdb, pipelines: Sequence[Path], padding: float, cache_bytes: int
     ) -> None:
         self._central = central
         self._apdb = apdb
-        self._work = work
         self._pipelines = pipelines
         self._padding = padding
+        self._cache = DatasetCache(central, cache_bytes)
 
     def prepare(self, visit: DetectorVisit) -> Preloaded:
-        """Make the local Butler of a visit.
+        """Fetch what a visit needs, and do what can be done without its image.
 
         Raises
         ------
-        NoCalibError
-            If there are no calibs, so that no pipeline can run at all.
         MissingInputError
-            If something else that every pipeline needs is missing.
+            If no pipeline can run; the message names what the last one lacks.
         ConfigError
-            If the instrument is unknown.
+            If a pipeline cannot be read, or the instrument is unknown.
+        RepositoryError
+            If the repository has another skymap than this program.
+        StoreError
+            If the central Butler or the APDB does not answer.
         """
-        instrument = get_instrument(visit.instrument)
-        calibs = self._find_calibs(visit)
-        shape = self._detector_shape(calibs)
-        region = field_region(visit.ra, visit.dec, shape, instrument.pixel_scale, self._padding)
-        found = Field(
-            calibs,
-            find_refcat(self._central, region),
-            find_templates(self._central, visit.instrument, region, visit.physical_filter),
-        )
-        pipeline, missing = self._choose(visit, found)
-        folder = self._work / visit_path(*visit.key)
-        local = self._fill(folder, visit, found)
-        run = collections.outputs(visit.instrument, _day_obs(visit), pipeline.stem)
-        history = self._apdb.history(region, mjd_tai(visit.predicted_shutter_close))
-        _put_history(local, visit, region, history, run)
-        return Preloaded(local, folder, pipeline, run, shape, history, missing)
+        records = self._records(visit)
+        material = _Material(visit, self._central, self._apdb, self._cache, self._padding)
+        missing: list[str] = []
+        for path in self._pipelines:
+            graph = load_graph(path, self._central)
+            absent = sorted(graph.required - _LATER - material.available(graph))
+            if not absent:
+                try:
+                    return self._start(graph, visit, records, material, tuple(missing))
+                except MissingInputError as error:
+                    absent = [error.code.removeprefix("no-")]
+            missing += [name for name in absent if name not in missing]
+        raise _nothing_to_run(visit, absent)
 
-    def _find_calibs(self, visit: DetectorVisit) -> list[tuple[DatasetRef, Timespan]]:
-        start = from_tai_seconds(visit.startTime)
-        moment = Timespan(start, visit.predicted_shutter_close)
-        calibs = find_calibs(self._central, visit.instrument, visit.detector, moment, visit.physical_filter)
-        absent = sorted(set(CALIB_TYPES) - {ref.datasetType.name for ref, _ in calibs})
-        if absent:
-            raise NoCalibError(
-                f"{visit.instrument} detector {visit.detector}: no {', '.join(absent)} valid at "
-                f"{start.isot} TAI"
-                + (f" for filter {visit.physical_filter}" if visit.physical_filter else "")
+    def _start(
+        self,
+        graph: VisitGraph,
+        visit: DetectorVisit,
+        records: list[DimensionRecord],
+        material: "_Material",
+        missing: tuple[str, ...],
+    ) -> Preloaded:
+        """Give a pipeline its inputs, and run the tasks that need no raw."""
+        name = collections.outputs(visit.instrument, _day_obs(visit), graph.name, graph.version)
+        run = VisitRun(graph, name, DataIds(self._central.dimensions, records))
+        own = []
+        for dataset_type in sorted(graph.inputs.keys() - _LATER):
+            if dataset_type in OWN:
+                own.append(run.give_own(dataset_type, material.own(dataset_type)))
+                continue
+            for ref in material.find(graph, dataset_type):
+                run.give(ref, self._cache.get(ref))
+        if visit.physical_filter is not None:
+            run.execute(graph.early)
+        return Preloaded(run, material.shape, material.history, own, missing)
+
+    def _records(self, visit: DetectorVisit) -> list[DimensionRecord]:
+        """Return the records of instrument, detector, skymap and group.
+
+        The skymap is compared each time: templates on another one must not be taken for ours.
+        """
+        try:
+            data_id = self._central.registry.expandDataId(
+                instrument=visit.instrument, detector=visit.detector, skymap=SKYMAP.name
             )
-        return calibs
+        except DataIdError as error:
+            raise RepositoryError(f"central Butler: {error}") from error
+        except (OSError, SQLAlchemyError) as error:
+            raise StoreError(f"central Butler: {error}") from error
+        found = [data_id.records[element] for element in ("instrument", "detector", "skymap")]
+        if data_id.records["skymap"].hash != SKYMAP.sha1:
+            self._cache.clear()
+            raise RepositoryError(
+                f"the central Butler's skymap {SKYMAP.name} has another geometry than this program's: build "
+                "the templates again, in a new repository (prompt night prepare)"
+            )
+        group = self._central.dimensions["group"].RecordClass(instrument=visit.instrument, name=visit.groupId)
+        return [*found, group]
 
-    def _detector_shape(self, calibs: list[tuple[DatasetRef, Timespan]]) -> tuple[int, int]:
-        """Return the detector's shape, which the calibs know before there is a raw."""
-        ptc = next(ref for ref, _ in calibs if ref.datasetType.name == "ptc")
-        ny, nx = self._central.get(ptc)["shape"]
+
+class _Material:
+    """What there is for one visit; each question is asked once, however many pipelines ask it."""
+
+    def __init__(
+        self, visit: DetectorVisit, central: Butler, apdb: Apdb, cache: DatasetCache, padding: float
+    ) -> None:
+        self._visit = visit
+        self._central = central
+        self._apdb = apdb
+        self._cache = cache
+        self._padding = padding
+        self._found: dict[str, list[DatasetRef]] = {}
+
+    def available(self, graph: VisitGraph) -> set[str]:
+        """Return the dataset types among the inputs of a pipeline of which there is something."""
+        names = graph.inputs.keys() - _LATER - OWN
+        return {name for name in names if self.find(graph, name)} | OWN
+
+    def find(self, graph: VisitGraph, name: str) -> list[DatasetRef]:
+        """Return the datasets of a type."""
+        if name not in self._found:
+            self._found[name] = find_inputs(self._central, graph.inputs[name], self._situation)
+        return self._found[name]
+
+    def own(self, name: str) -> Any:
+        """Return what is made for the visit itself."""
+        if name == FIELD:
+            return RegionTimeInfo(region=self._situation.region, timespan=self._moment)
+        return getattr(self.history, HISTORY_TYPES[name])
+
+    @cached_property
+    def history(self) -> History:
+        """What the APDB holds of the field."""
+        visit = self._visit
+        return self._apdb.history(self._situation.region, mjd_tai(visit.predicted_shutter_close))
+
+    @cached_property
+    def shape(self) -> tuple[int, int]:
+        """Shape of the detector, which the calibs know before there is a raw."""
+        ref = self._central.find_dataset(
+            "ptc",
+            instrument=self._visit.instrument,
+            detector=self._visit.detector,
+            timespan=self._moment,
+            collections=collections.calibs(self._visit.instrument),
+        )
+        if ref is None:
+            return get_instrument(self._visit.instrument).detector_shape
+        ny, nx = self._cache.get(ref)["shape"]
         return ny, nx
 
-    def _choose(self, visit: DetectorVisit, found: Field) -> tuple[Path, tuple[str, ...]]:
-        """Return the first pipeline whose inputs are all there, and what the better ones miss."""
-        missing: list[str] = []
-        for pipeline in self._pipelines:
-            absent = _preloaded_inputs(pipeline) - found.dataset_types
-            if not absent:
-                return pipeline, tuple(missing)
-            missing += [name for name in sorted(absent) if name not in missing]
-        where = f"at ra {visit.ra:.4f}, dec {visit.dec:.4f} deg"
-        if "refcat" in missing:
-            raise NoRefcatError(f"the reference catalogue has no sources {where}")
-        raise NoTemplateError(f"there is no template {where} for filter {visit.filters or 'any'}")
+    @cached_property
+    def _moment(self) -> Timespan:
+        return Timespan(from_tai_seconds(self._visit.startTime), self._visit.predicted_shutter_close)
 
-    def _fill(self, folder: Path, visit: DetectorVisit, found: Field) -> Butler:
-        """Make a local Butler with the datasets that were found."""
-        shutil.rmtree(folder, ignore_errors=True)  # what an attempt that was killed has left
-        make_butler(str(folder))
-        local = Butler.from_config(folder, writeable=True)
-        # Linked, not copied: the files are never changed, and the local Butler does not outlive the visit.
-        local.transfer_from(self._central, found.refs, transfer="link", transfer_dimensions=True)
-        for ref, validity in found.calibs:
-            local.registry.certify(collections.calibs(visit.instrument), [ref], validity)
-        _chain(local, collections.REFCATS, found.refcat)
-        _chain(local, collections.templates(visit.instrument), found.templates)
-        return local
+    @cached_property
+    def _situation(self) -> Situation:
+        visit = self._visit
+        scale = get_instrument(visit.instrument).pixel_scale
+        return Situation(
+            instrument=visit.instrument,
+            detector=visit.detector,
+            physical_filter=visit.physical_filter,
+            moment=self._moment,
+            region=field_region(visit.ra, visit.dec, self.shape, scale, self._padding),
+        )
 
 
-def _chain(local: Butler, chain: str, refs: list[DatasetRef]) -> None:
-    """Let a chain find exactly the given datasets."""
-    local.collections.redefine_chain(chain, sorted({ref.run for ref in refs}))
-
-
-@lru_cache
-def _preloaded_inputs(pipeline: Path) -> frozenset[str]:
-    """Return the dataset types that a pipeline needs from the central Butler."""
-    graph = Pipeline.from_uri(str(pipeline)).to_graph()
-    names = {name for name, _ in graph.iter_overall_inputs()}
-    return frozenset(names - {"raw", *HISTORY_TYPES})
+def _nothing_to_run(visit: DetectorVisit, absent: list[str]) -> MissingInputError:
+    """Return the error for what the last pipeline, which needs least, lacks."""
+    where = f"at ra {visit.ra:.4f}, dec {visit.dec:.4f} deg"
+    if "refcat" in absent:
+        return NoRefcatError(f"the reference catalogue has no sources {where}")
+    if "template" in absent or "template_coadd" in absent:
+        return NoTemplateError(f"there is no template {where} for filter {visit.filters or 'any'}")
+    start = from_tai_seconds(visit.startTime).isot
+    suffix = f" for filter {visit.physical_filter}" if visit.physical_filter else ""
+    return NoCalibError(
+        f"{visit.instrument} detector {visit.detector}: no {', '.join(absent)} valid at {start} TAI{suffix}"
+    )
 
 
 def _day_obs(visit: DetectorVisit) -> int:
     """Return the observing day of a visit as YYYYMMDD; a day ends at noon, TAI."""
     noon = from_tai_seconds(visit.startTime) - 12 * u.hour
     return int(noon.strftime("%Y%m%d"))
-
-
-def _put_history(
-    local: Butler, visit: DetectorVisit, region: ConvexPolygon, history: History, run: str
-) -> None:
-    """Put the APDB history of the field, and the field itself, into the local Butler."""
-    local.registry.insertDimensionData(
-        "group", {"instrument": visit.instrument, "name": visit.groupId}, skip_existing=True
-    )
-    local.collections.register(run, CollectionType.RUN)
-    data_id = {"instrument": visit.instrument, "group": visit.groupId, "detector": visit.detector}
-    for name, table in HISTORY_TYPES.items():
-        local.put(getattr(history, table), name, data_id, run=run)
-    timespan = Timespan(from_tai_seconds(visit.startTime), visit.predicted_shutter_close)
-    local.put(RegionTimeInfo(region=region, timespan=timespan), "regionTimeInfo", data_id, run=run)

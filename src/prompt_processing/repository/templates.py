@@ -14,15 +14,18 @@ from lsst.daf.butler import Butler, CollectionType, DatasetRef
 from prompt_processing.config import shipped_pipelines
 from prompt_processing.domain import collections
 from prompt_processing.domain.errors import PromptError, RepositoryError
-from prompt_processing.execution.run import build_graph, persist, run
+from prompt_processing.execution.data_ids import DataIds
+from prompt_processing.execution.graphs import VisitGraph, load_graph
+from prompt_processing.execution.run import VisitRun
 from prompt_processing.images.coadd import coadd
 from prompt_processing.images.exposure import Exposure
 from prompt_processing.images.masks import MaskPlane
 from prompt_processing.images.warp import warp
 from prompt_processing.instruments.ingest import define_visit, ingest_raw
 from prompt_processing.instruments.pointing import detector_region
-from prompt_processing.instruments.raw import read_raw
+from prompt_processing.instruments.raw import RawExposure, read_raw
 from prompt_processing.instruments.skymap import SKYMAP, Patch, register_patches
+from prompt_processing.preload.inputs import Situation, find_inputs
 from prompt_processing.repository.central import open_central
 from prompt_processing.repository.frames import Frame, find_frames
 
@@ -107,21 +110,40 @@ def _process_epoch(repo: Path, frame: Frame) -> Epoch:
     info = frame.info
     epoch = Epoch(info["instrument"], info["band"], info["visit"], info["detector"])
     with open_central(repo) as butler:
-        _, observation = ingest_raw(butler, frame.path, run=collections.raws(epoch.instrument))
+        raw, observation = ingest_raw(butler, frame.path, run=collections.raws(epoch.instrument))
         define_visit(butler, observation, read_raw(frame.path).shape)
-        if _find_image(butler, epoch) is not None:
-            return epoch
-        graph = build_graph(
-            butler,
-            shipped_pipelines() / "LATISS" / "SingleFrame.yaml",
-            inputs=collections.inputs(epoch.instrument),
-            output_run=collections.template_epochs(epoch.instrument),
-            where=f"instrument='{epoch.instrument}' AND visit={epoch.visit} AND detector={epoch.detector}",
-        )
-        outputs = run(graph, butler)
-        with butler.transaction():
-            persist(outputs, butler, set(graph.pipeline_graph.dataset_types) - {"post_isr_image"})
+        if _find_image(butler, epoch) is None:
+            graph = load_graph(shipped_pipelines() / "LATISS" / "SingleFrame.yaml", butler)
+            _make_image(butler, graph, epoch, raw, butler.get(raw))
     return epoch
+
+
+def _make_image(
+    butler: Butler, graph: VisitGraph, epoch: Epoch, raw: DatasetRef, pixels: RawExposure
+) -> None:
+    """Run the pipeline on one raw, and store what it makes but the steps to it."""
+    data_id = butler.registry.expandDataId(raw.dataId, visit=epoch.visit, skymap=SKYMAP.name)
+    records = [data_id.records[element] for element in data_id.dimensions.elements]
+    ids = DataIds(butler.dimensions, [record for record in records if record is not None])
+    run = VisitRun(graph, collections.template_epochs(epoch.instrument), ids)
+    situation = Situation(
+        instrument=epoch.instrument,
+        detector=epoch.detector,
+        physical_filter=str(data_id["physical_filter"]),
+        moment=data_id.timespan,
+        region=data_id.region,
+    )
+    run.give(raw, pixels)
+    for name in graph.inputs.keys() - {"raw"}:
+        for ref in find_inputs(butler, graph.inputs[name], situation):
+            run.give(ref, butler.get(ref))
+    run.execute(graph.late)
+    graph.graph.register_dataset_types(butler)
+    butler.collections.register(run.run, CollectionType.RUN)
+    with butler.transaction():
+        for ref, obj in run.outputs().datasets.items():
+            if ref.datasetType.name != "post_isr_image":
+                butler.put(obj, ref)
 
 
 def _find_image(butler: Butler, epoch: Epoch) -> DatasetRef | None:

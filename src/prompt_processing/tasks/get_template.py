@@ -1,13 +1,13 @@
-"""The template of one detector: coadd patches warped onto the science image's pixels."""
+"""The template of one detector: the joined patches warped onto the science image's pixels."""
 
-from collections.abc import Sequence
+from typing import Any
 
-from lsst.daf.butler import DeferredDatasetHandle
 from lsst.pipe.base import PipelineTask, PipelineTaskConfig, PipelineTaskConnections, Struct
 from lsst.pipe.base import connectionTypes as ct
 
 from prompt_processing.domain.errors import NoTemplateError
 from prompt_processing.images.exposure import Exposure
+from prompt_processing.images.joining import from_arrays
 from prompt_processing.images.masks import MaskPlane
 from prompt_processing.images.warp import mosaic
 
@@ -23,13 +23,11 @@ class GetTemplateConnections(
         storageClass="PromptExposure",
         dimensions=("instrument", "visit", "detector"),
     )
-    coadds = ct.Input(
-        doc="Template patches that overlap the science image [nJy].",
-        name="template_coadd",
-        storageClass="PromptExposure",
-        dimensions=("skymap", "tract", "patch", "band"),
-        multiple=True,
-        deferLoad=True,
+    joined = ct.Input(
+        doc="Template on the pixels of its tracts [nJy].",
+        name="template_joined",
+        storageClass="ArrayDict",
+        dimensions=("instrument", "group", "detector", "skymap"),
     )
     template = ct.Output(
         doc="Template on the science image's pixels [nJy].",
@@ -44,20 +42,20 @@ class GetTemplateConfig(PipelineTaskConfig, pipelineConnections=GetTemplateConne
 
 
 class GetTemplateTask(PipelineTask):
-    """Warp every overlapping patch onto the science grid and join them."""
+    """Warp the joined tracts onto the science grid."""
 
     ConfigClass = GetTemplateConfig
     _DefaultName = "getTemplate"
 
-    def run(self, *, exposure: Exposure, coadds: Sequence[DeferredDatasetHandle]) -> Struct:
+    def run(self, *, exposure: Exposure, joined: dict[str, Any]) -> Struct:
         """Make the template of a science image.
 
         Parameters
         ----------
         exposure
             Science image with WCS.
-        coadds
-            Handles of the patches.
+        joined
+            Output of `~prompt_processing.tasks.join_template.JoinTemplateTask`.
 
         Returns
         -------
@@ -69,16 +67,11 @@ class GetTemplateTask(PipelineTask):
         NoTemplateError
             If no patch has data inside the image.
         """
-        handles = sorted(coadds, key=lambda handle: (handle.dataId["tract"], handle.dataId["patch"]))
-        # Read one after the other, so that one patch is in memory at a time.
-        patches = (handle.get() for handle in handles)
-        joined = mosaic(
-            ((patch.masked_image, patch.wcs) for patch in patches), exposure.wcs, exposure.masked_image.shape
-        )
-        if (joined.mask & MaskPlane.NO_DATA != 0).all():
+        template = mosaic(from_arrays(joined), exposure.wcs, exposure.masked_image.shape)
+        patches = [f"{tract}/{patch}" for tract, patch in joined["patches"].tolist()]
+        if (template.mask & MaskPlane.NO_DATA != 0).all():
             raise NoTemplateError(
-                f"visit {exposure.info.get('visit')}: none of {len(coadds)} template patches covers the image"
+                f"visit {exposure.info.get('visit')}: none of {len(patches)} template patches covers it"
             )
-        used = [f"{handle.dataId['tract']}/{handle.dataId['patch']}" for handle in handles]
-        info = {**exposure.info, "patches": used}
-        return Struct(template=Exposure(joined, unit="nJy", wcs=exposure.wcs, info=info))
+        info = {**exposure.info, "patches": patches}
+        return Struct(template=Exposure(template, unit="nJy", wcs=exposure.wcs, info=info))

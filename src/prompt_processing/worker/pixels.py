@@ -6,25 +6,31 @@ from pathlib import Path
 from typing import Any, Final, Protocol, Self
 
 from astropy.time import Time
-from lsst.daf.butler import Butler, DatasetRef
-from lsst.pipe.base.quantum_graph import PredictedQuantumGraph
+from lsst.daf.butler import DimensionRecord
 
 from prompt_processing.config import WorkerSettings
 from prompt_processing.delivery.metrics import VisitMetrics
+from prompt_processing.delivery.port import Products, RawFile
 from prompt_processing.domain import collections
 from prompt_processing.domain.decision import Decision
 from prompt_processing.domain.outcome import Stopwatch
 from prompt_processing.domain.visit import DetectorVisit
-from prompt_processing.execution.run import Outputs, build_graph, persist, run
+from prompt_processing.execution.data_ids import DataIds
+from prompt_processing.execution.graphs import VisitGraph
+from prompt_processing.execution.run import Outputs
 from prompt_processing.instruments.info import info_from_observation
-from prompt_processing.instruments.ingest import define_visit, ingest_raw
-from prompt_processing.instruments.skymap import SKYMAP
+from prompt_processing.instruments.ingest import exposure_records, read_observation, visit_records
+from prompt_processing.instruments.raw import read_raw
+from prompt_processing.instruments.storage import make_dataset_type
 from prompt_processing.preload.preloader import Preloaded, Preloader
 from prompt_processing.worker.decide import decide
 from prompt_processing.worker.metrics import visit_metrics
 from prompt_processing.worker.plan import check_plan
+from prompt_processing.worker.provenance import PROVENANCE, provenance
 
-INTERMEDIATE: Final = frozenset({"post_isr_image", "template_matched", "difference_image_predetection"})
+INTERMEDIATE: Final = frozenset(
+    {"post_isr_image", "template_joined", "template_matched", "difference_image_predetection"}
+)
 """Images that are only steps to others: they are not kept, unless the pipeline ends with them."""
 
 
@@ -56,8 +62,8 @@ class Prepared(AbstractContextManager["Prepared"], Protocol):
         """Return the metrics."""
         ...
 
-    def products(self, decision: Decision) -> tuple[Butler, list[DatasetRef]]:
-        """Write the products that are to be kept, and return where and which they are.
+    def products(self, decision: Decision) -> Products:
+        """Return the products that are to be kept.
 
         The tables of the APDB among them are those of the decision.
         """
@@ -79,12 +85,12 @@ class Pixels(Protocol):
 
 
 class ButlerPixels:
-    """`Pixels` with a local Butler for each visit and the pipeline that its inputs allow.
+    """`Pixels` in memory, with the pipeline that the inputs of a visit allow.
 
     Parameters
     ----------
     preloader
-        Fills local Butlers.
+        Finds pipeline and inputs.
     incoming
         Landing store.
     settings
@@ -97,47 +103,41 @@ class ButlerPixels:
         self._settings = settings
 
     def prepare(self, visit: DetectorVisit) -> "ButlerVisit":
-        """Fill a local Butler; see the port."""
+        """Preload; see the port."""
         return ButlerVisit(visit, self._preloader.prepare(visit), self._incoming, self._settings)
 
 
 class ButlerVisit(AbstractContextManager["ButlerVisit"]):
-    """One detector-visit in its local Butler; see the port `Prepared`."""
+    """One detector-visit; see the port `Prepared`."""
 
     def __init__(
         self, visit: DetectorVisit, loaded: Preloaded, incoming: Path, settings: WorkerSettings
     ) -> None:
         self._visit = visit
         self._loaded = loaded
+        self._run = loaded.run
         self._incoming = incoming
         self._settings = settings
         self._keys: tuple[str, ...] = ()
-        self._raws: list[DatasetRef] = []
+        self._raws: list[RawFile] = []
+        self._records: list[DimensionRecord] = []
         self._info: dict[str, Any] = {}
-        self._graph: PredictedQuantumGraph
         self._outputs: Outputs
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._loaded.close()
+        """Nothing to do: memory is freed with the object."""
 
     def process(self, keys: Sequence[str], watch: Stopwatch) -> None:
         """Ingest raws and run the pipeline on the first of them; see the port."""
         self._keys = tuple(keys)
         with watch.stage("ingest"):
-            infos = [self._ingest(key) for key in keys]
-        self._info = infos[0]
-        with watch.stage("graph"):
-            self._graph = build_graph(
-                self._loaded.butler,
-                self._loaded.pipeline,
-                inputs=(self._loaded.run, *collections.inputs(self._info["instrument"])),
-                output_run=self._loaded.run,
-                where=data_query(self._info),
-            )
-        self._outputs = run(self._graph, self._loaded.butler, stage=watch.stage)
+            self._ingest()
+        graph = self._run.graph
+        self._run.execute((*graph.early, *graph.late), stage=watch.stage)
+        self._outputs = self._run.outputs()
 
     def decide(self, attempt: int, flags: tuple[str, ...], now: Time) -> Decision:
         """Make the decision; see the port."""
@@ -145,7 +145,7 @@ class ButlerVisit(AbstractContextManager["ButlerVisit"]):
         return decide(
             self._visit,
             attempt=attempt,
-            pipeline=self._loaded.pipeline.stem,
+            pipeline=self._run.graph.name,
             flags=(*flags, *fallback),
             raws=self._keys,
             info=self._info,
@@ -156,42 +156,47 @@ class ButlerVisit(AbstractContextManager["ButlerVisit"]):
 
     def metrics(self, decision: Decision, watch: Stopwatch, now: Time) -> VisitMetrics:
         """Collect the metrics; see the port."""
-        return visit_metrics(decision, self._loaded.run, self._info, self._outputs, watch, now)
+        return visit_metrics(decision, self._run.run, self._info, self._outputs, watch, now)
 
-    def products(self, decision: Decision) -> tuple[Butler, list[DatasetRef]]:
-        """Write the products into the local Butler; see the port."""
+    def products(self, decision: Decision) -> Products:
+        """Return the products; see the port."""
         self._outputs.replace("dia_source_apdb", decision.dia_source)
         self._outputs.replace("dia_object_apdb", decision.dia_object)
         self._outputs.replace("dia_forced_source_apdb", decision.dia_forced_source)
-        refs = persist(self._outputs, self._loaded.butler, _kept(self._graph))
-        return self._loaded.butler, [*self._raws, *self._loaded.preloaded_refs, *refs]
+        run, names = self._run, kept(self._run.graph)
+        datasets = {ref: run.memory.get(ref) for ref in self._loaded.own}
+        datasets |= {ref: obj for ref, obj in self._outputs.datasets.items() if ref.datasetType.name in names}
+        origin = run.data_ids.ref(make_dataset_type(run.memory.dimensions, PROVENANCE), run.run)
+        datasets[origin] = provenance(run, decision, self._loaded.missing)
+        return Products(datasets, self._run.init_outputs(), self._raws, self._records)
 
-    def _ingest(self, key: str) -> dict[str, Any]:
-        """Ingest one raw, and return what its header tells."""
-        butler = self._loaded.butler
-        raw, observation = ingest_raw(
-            butler,
-            self._incoming / key,
-            run=collections.raws(self._visit.instrument),
-            transfer="direct",
-        )
-        info = info_from_observation(observation)
-        check_plan(self._visit, info, self._settings)
-        define_visit(butler, observation, self._loaded.shape)
-        self._raws.append(raw)
-        return info
+    def _ingest(self) -> None:
+        """Read the raws, and define exposures and visits."""
+        universe = self._run.memory.dimensions
+        paths = [self._incoming / key for key in self._keys]
+        observations = [read_observation(path) for path in paths]
+        infos = [info_from_observation(observation) for observation in observations]
+        for info in infos:
+            check_plan(self._visit, info, self._settings)
+        self._info = infos[0]
+        visits = visit_records(universe, observations, self._loaded.shape)
+        group = list(self._run.data_ids.records)
+        for path, observation in zip(paths, observations, strict=True):
+            exposure = exposure_records(universe, observation)
+            self._records += exposure
+            ids = DataIds(universe, [*group, *exposure])
+            ref = ids.ref(self._run.graph.dataset_type("raw"), collections.raws(self._visit.instrument))
+            self._raws.append(RawFile(path, ref))
+        self._run.add_records([*self._records, *visits])
+        self._records += visits
+        raw = read_raw(paths[0])
+        # The sidecar may be the only one that knows the group.
+        raw.header["GROUPID"] = self._info["group"]
+        self._run.give(self._raws[0].ref, raw)
 
 
-def data_query(info: dict[str, Any]) -> str:
-    """Return the data query of one raw, for a quantum graph."""
-    return (
-        f"instrument='{info['instrument']}' AND exposure={info['exposure']} "
-        f"AND detector={info['detector']} AND skymap='{SKYMAP.name}'"
-    )
-
-
-def _kept(graph: PredictedQuantumGraph) -> set[str]:
-    """Return the dataset types of a run that are products."""
-    pipeline = graph.pipeline_graph
-    steps = {name for name in INTERMEDIATE & set(pipeline.dataset_types) if pipeline.consumers_of(name)}
-    return set(pipeline.dataset_types) - steps
+def kept(graph: VisitGraph) -> frozenset[str]:
+    """Return the dataset types among the outputs of a pipeline that are products."""
+    pipeline = graph.graph
+    made = {name for name in pipeline.dataset_types if pipeline.producer_of(name) is not None}
+    return frozenset(name for name in made if not (name in INTERMEDIATE and pipeline.consumers_of(name)))

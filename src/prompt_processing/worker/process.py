@@ -184,9 +184,7 @@ class Process:
             with self._effect("metrics", claim, watch):
                 self._send_metrics(prepared, decision, watch)
         with self._effect("products", claim, watch):
-            butler, refs = prepared.products(decision)
-            self._stores.ledger.check(claim)
-            self._stores.products.transfer(butler, refs)
+            self._stores.products.store(prepared.products(decision))
 
     def _send_metrics(self, prepared: Prepared, decision: Decision, watch: Stopwatch) -> None:
         """Send metrics; whatever goes wrong is logged and harms nothing else."""
