@@ -2,7 +2,6 @@ import json
 import shutil
 
 import astropy.units as u
-import latiss_files as files
 import pytest
 from astropy.coordinates import SkyCoord
 from lsst.daf.butler import Butler
@@ -10,6 +9,7 @@ from lsst.sphgeom import LonLat, UnitVector3d
 
 from prompt_processing.domain.errors import ConflictError, HeaderError, RawError, WrongCameraError
 from prompt_processing.instruments.ingest import define_visit, ingest_raw
+from support import latiss_files as files
 
 SHAPE = (2 * files.NY, 8 * files.NX)
 EXPOSURE = 2024062400106

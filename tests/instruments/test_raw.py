@@ -1,4 +1,3 @@
-import latiss_files as files
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -6,6 +5,7 @@ from astropy.io import fits
 from prompt_processing.domain.errors import HeaderError, RawError
 from prompt_processing.images.amplifier import assemble
 from prompt_processing.instruments.raw import read_raw, read_raw_header
+from support import latiss_files as files
 
 NX, NY = files.NX, files.NY
 

@@ -1,4 +1,3 @@
-import latiss_files as files
 import numpy as np
 import pytest
 from astropy.table import Table
@@ -15,6 +14,7 @@ from prompt_processing.instruments.latiss import Latiss
 from prompt_processing.instruments.pointing import predicted_wcs
 from prompt_processing.instruments.skymap import SKYMAP, Patch, register_patches, register_skymap
 from prompt_processing.instruments.storage import DATASET_TYPES, register_dataset_types
+from support import latiss_files as files
 
 DETECTOR = {"instrument": "LATISS", "detector": 0}
 

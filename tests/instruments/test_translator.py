@@ -1,7 +1,6 @@
 import json
 import math
 
-import latiss_files as files
 import pytest
 
 from prompt_processing.domain.errors import HeaderError, WrongCameraError
@@ -9,6 +8,7 @@ from prompt_processing.domain.ids import detector_exposure_id
 from prompt_processing.instruments.info import exposure_info, info_from_observation
 from prompt_processing.instruments.observation import observation_info
 from prompt_processing.instruments.raw import read_raw
+from support import latiss_files as files
 
 
 def translate(**cards):

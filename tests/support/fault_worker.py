@@ -29,7 +29,7 @@ from prompt_processing.worker.sweep import sweep
 from prompt_processing.worker.worker import Worker
 
 STEPS = {
-    "preload": ("in preload",),
+    "preload": ("in load",),
     "pixels": ("in ingest", "in subtractImages"),
     "decision": ("before decisions.store", "after decisions.store"),
     "apdb": ("before apdb.store", "in the APDB's transaction", "after apdb.store"),

@@ -28,7 +28,7 @@ from prompt_processing.domain.clock import mjd_tai
 from prompt_processing.domain.decision import Decision, DecisionInfo
 from prompt_processing.domain.errors import RawError, StaleClaimError, StoreError
 from prompt_processing.domain.ids import detector_exposure_id, exposure_id, parse_obs_id, source_id
-from prompt_processing.domain.outcome import Disposition
+from prompt_processing.domain.outcome import Disposition, Stopwatch
 from prompt_processing.domain.raws import parse_raw_key
 from prompt_processing.domain.visit import CancelVisit, DetectorVisit
 from prompt_processing.ledger.memory import MemoryLedger
@@ -207,8 +207,9 @@ class TestPixels:
     def __init__(self, apdb: Any, landing: Path, faults: Faults) -> None:
         self._apdb, self._landing, self._faults = apdb, landing, faults
 
-    def prepare(self, visit: DetectorVisit) -> "TestVisit":
-        self._faults.point("preload")
+    def prepare(self, visit: DetectorVisit, watch: Stopwatch) -> "TestVisit":
+        with watch.stage("preload"):
+            self._faults.point("preload")
         region = field_region(visit.ra, visit.dec, (400, 400), 0.1, 60.0)
         history = self._apdb.history(region, mjd_tai(visit.predicted_shutter_close))
         return TestVisit(visit, history, self._landing, self._faults)

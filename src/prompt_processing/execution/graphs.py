@@ -1,6 +1,7 @@
 """Pipelines as they are run for one detector-visit: read and resolved once, then kept."""
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -157,6 +158,8 @@ def _init_outputs(graph: PipelineGraph) -> Iterator[tuple[str, Any]]:
 @lru_cache
 def package_versions() -> Packages:
     """Return the versions of everything that is installed, as the middleware records them; 0.2 s once."""
+    # That there is no eups, which it would ask as well, is no news.
+    logging.getLogger("lsst.utils.packages").setLevel(logging.ERROR)
     return Packages.fromSystem()
 
 

@@ -1,6 +1,7 @@
 """Everything that a detector-visit needs before its image is there, in memory."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -45,6 +46,8 @@ OWN: Final = frozenset({FIELD, *HISTORY_TYPES})
 """Dataset types that are made for each visit."""
 _LATER: Final = frozenset({"raw"})
 
+type StageTimer = Callable[[str], AbstractContextManager[object]]
+
 
 @dataclass(slots=True)
 class Preloaded:
@@ -87,8 +90,16 @@ class Preloader:
         self._padding = padding
         self._cache = DatasetCache(central, cache_bytes)
 
-    def prepare(self, visit: DetectorVisit) -> Preloaded:
+    def prepare(self, visit: DetectorVisit, *, stage: StageTimer = nullcontext) -> Preloaded:
         """Fetch what a visit needs, and do what can be done without its image.
+
+        Parameters
+        ----------
+        visit
+            The unit of work.
+        stage
+            Each stage runs inside the context that this makes of its name: ``find``, ``load``, ``history``,
+            and the labels of the tasks that need no raw.
 
         Raises
         ------
@@ -101,15 +112,18 @@ class Preloader:
         StoreError
             If the central Butler or the APDB does not answer.
         """
-        records = self._records(visit)
+        with stage("find"):
+            records = self._records(visit)
         material = _Material(visit, self._central, self._apdb, self._cache, self._padding)
         missing: list[str] = []
         for path in self._pipelines:
-            graph = load_graph(path, self._central)
-            absent = sorted(graph.required - _LATER - material.available(graph))
+            with stage("find"):
+                graph = load_graph(path, self._central)
+                absent = sorted(graph.required - _LATER - material.available(graph))
             if not absent:
                 try:
-                    return self._start(graph, visit, records, material, tuple(missing))
+                    run, own = self._start(graph, visit, records, material, stage)
+                    return Preloaded(run, material.shape, material.history, own, tuple(missing))
                 except MissingInputError as error:
                     absent = [error.code.removeprefix("no-")]
             missing += [name for name in absent if name not in missing]
@@ -121,21 +135,20 @@ class Preloader:
         visit: DetectorVisit,
         records: list[DimensionRecord],
         material: "_Material",
-        missing: tuple[str, ...],
-    ) -> Preloaded:
+        stage: StageTimer,
+    ) -> tuple[VisitRun, list[DatasetRef]]:
         """Give a pipeline its inputs, and run the tasks that need no raw."""
         name = collections.outputs(visit.instrument, _day_obs(visit), graph.name, graph.version)
         run = VisitRun(graph, name, DataIds(self._central.dimensions, records))
-        own = []
-        for dataset_type in sorted(graph.inputs.keys() - _LATER):
-            if dataset_type in OWN:
-                own.append(run.give_own(dataset_type, material.own(dataset_type)))
-                continue
-            for ref in material.find(graph, dataset_type):
-                run.give(ref, self._cache.get(ref))
+        with stage("load"):
+            for dataset_type in sorted(graph.inputs.keys() - _LATER - OWN):
+                for ref in material.find(graph, dataset_type):
+                    run.give(ref, self._cache.get(ref))
+        with stage("history"):
+            own = [run.give_own(name, material.own(name)) for name in sorted(graph.inputs.keys() & OWN)]
         if visit.physical_filter is not None:
-            run.execute(graph.early)
-        return Preloaded(run, material.shape, material.history, own, missing)
+            run.execute(graph.early, stage=stage)
+        return run, own
 
     def _records(self, visit: DetectorVisit) -> list[DimensionRecord]:
         """Return the records of instrument, detector, skymap and group.

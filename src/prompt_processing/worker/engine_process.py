@@ -4,6 +4,7 @@ It may be killed at any moment: whatever it changes in the world is safe to repe
 supervisor is gone.
 """
 
+import gc
 import os
 import signal
 import threading
@@ -27,6 +28,9 @@ from prompt_processing.messaging.port import HintSource
 from prompt_processing.worker.worker import Runner
 
 _LOG: Final = structlog.get_logger(__name__)
+
+GARBAGE: Final = (200_000, 20, 100)
+"""Thresholds of the garbage collector: a visit makes many objects, and few that only it could free."""
 
 type Build = Callable[[HintSource, Clock], Runner]
 """Builds what does the work inside the process; it must survive pickling."""
@@ -96,11 +100,15 @@ def serve(connection: Connection, build: Build) -> None:
     except PromptError as error:
         connection.send(NotBuilt(error))
         return
+    # What is here now stays: it need not be searched for garbage, which is collected between visits.
+    gc.freeze()
+    gc.set_threshold(*GARBAGE)
     connection.send(Ready())
     while True:
         job = jobs.get()
         clock.offset = job.clock_offset
         connection.send(_work(runner, job, connection))
+        gc.collect()
 
 
 def _listen(connection: Connection, hints: MemoryHints, jobs: "SimpleQueue[Job]") -> None:

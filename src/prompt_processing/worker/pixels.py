@@ -73,13 +73,20 @@ class Prepared(AbstractContextManager["Prepared"], Protocol):
 class Pixels(Protocol):
     """Prepares detector-visits."""
 
-    def prepare(self, visit: DetectorVisit) -> Prepared:
-        """Fetch everything that needs no image.
+    def prepare(self, visit: DetectorVisit, watch: Stopwatch) -> Prepared:
+        """Fetch everything that needs no image, and do all that can be done without it.
+
+        Parameters
+        ----------
+        visit
+            The unit of work.
+        watch
+            Takes the time of each stage.
 
         Raises
         ------
         PromptError
-            If something is missing without which nothing can be done.
+            If something is missing without which nothing can be done, or a store does not answer.
         """
         ...
 
@@ -102,9 +109,10 @@ class ButlerPixels:
         self._incoming = incoming
         self._settings = settings
 
-    def prepare(self, visit: DetectorVisit) -> "ButlerVisit":
+    def prepare(self, visit: DetectorVisit, watch: Stopwatch) -> "ButlerVisit":
         """Preload; see the port."""
-        return ButlerVisit(visit, self._preloader.prepare(visit), self._incoming, self._settings)
+        loaded = self._preloader.prepare(visit, stage=watch.stage)
+        return ButlerVisit(visit, loaded, self._incoming, self._settings)
 
 
 class ButlerVisit(AbstractContextManager["ButlerVisit"]):

@@ -19,7 +19,7 @@ from prompt_processing.config import WorkerSettings
 from prompt_processing.delivery.port import AlertSink, Decisions, MetricsSink, ProductSink
 from prompt_processing.domain.clock import Clock, from_mjd_tai, seconds_between
 from prompt_processing.domain.decision import Decision
-from prompt_processing.domain.errors import ConflictError, EventError, PermanentError
+from prompt_processing.domain.errors import ConflictError, EventError, PermanentError, StoreError
 from prompt_processing.domain.outcome import Outcome, Stopwatch
 from prompt_processing.domain.visit import DetectorVisit
 from prompt_processing.ledger.port import Claim, Ledger
@@ -30,6 +30,8 @@ _LOG: Final = structlog.get_logger(__name__)
 
 STEPS: Final = ("decision", "apdb", "alerts", "metrics", "products")
 """Effects of a detector-visit, in their order, under the names by which the ledger notes them."""
+PATIENCE: Final = 2.0
+"""Time between two attempts to preload while a store does not answer [s]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,10 +144,20 @@ class Process:
 
     @contextmanager
     def _prepared(self, visit: DetectorVisit, watch: Stopwatch) -> Iterator[Prepared]:
-        with watch.stage("preload"):
-            prepared = self._pixels.prepare(visit)
-        with prepared:
+        with self._prepare(visit, watch) as prepared:
             yield prepared
+
+    def _prepare(self, visit: DetectorVisit, watch: Stopwatch) -> Prepared:
+        """Prepare a visit; a store that does not answer is asked again until the shutter closes."""
+        while True:
+            try:
+                return self._pixels.prepare(visit, watch)
+            except StoreError as error:
+                left = seconds_between(self._clock.now(), visit.predicted_shutter_close)
+                if left < PATIENCE:
+                    raise
+                _LOG.warning("preload not possible, trying again", seconds_left=left, error=str(error))
+                self._waiter.pause(PATIENCE)
 
     def _decide(self, prepared: Prepared, images: Images, claim: Claim, watch: Stopwatch) -> Decision:
         """Make the decision, and return the one that stands: this one, or one that came before."""

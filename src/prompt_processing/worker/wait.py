@@ -109,6 +109,10 @@ class ImageWaiter:
                 continue
             self._hints.wait(min(self._tick(now - close), deadline - now, next_listing - now))
 
+    def pause(self, seconds: float) -> None:
+        """Wait for nothing but time, or a hint."""
+        self._hints.wait(seconds)
+
     def find(self, visit: DetectorVisit) -> Images | None:
         """Return the images of a visit that are there now."""
         pointers = self._arrivals.find_all(visit.key)
