@@ -14,7 +14,16 @@ from prompt_processing.domain.errors import (
 )
 from prompt_processing.instruments.skymap import SKYMAP
 from support.central import message
+from support.material import ISR
 
+CONFIGURED = """
+description: A task with a setting.
+tasks:
+  isr:
+    class: support.trivial.IsrTask
+    config:
+      {}
+"""
 TEMPLATES = collections.templates("LATISS")
 
 
@@ -109,17 +118,10 @@ def test_a_registry_that_does_not_answer_is_a_store_error(new_preloader, central
     [
         (None, "no such pipeline file"),
         ("tasks: [", "Trivial.yaml"),
-        ("description: x\ntasks:\n  isr: support.trivial.NoTask\n", "NoTask"),
-        ("description: x\ntasks:\n  isr: no.module.Task\n", "no.module"),
-        (
-            "description: x\ntasks:\n  isr:\n    class: support.trivial.IsrTask\n    config:\n      nothing: 1\n",
-            "nothing",
-        ),
-        (
-            "description: x\ntasks:\n  isr:\n    class: support.trivial.IsrTask\n"
-            "    config:\n      connections.summary: bias\n",
-            "bias",
-        ),
+        (ISR.replace("IsrTask", "NoTask"), "NoTask"),
+        (ISR.replace("support.trivial", "no.module"), "no.module"),
+        (CONFIGURED.format("nothing: 1"), "nothing"),
+        (CONFIGURED.format("connections.summary: bias"), "bias"),
     ],
     ids=["missing", "not YAML", "unknown task", "unknown module", "unknown setting", "wrong dataset type"],
 )

@@ -70,7 +70,7 @@ def test_what_is_made_in_memory_can_be_read_from_the_central_butler(pixels, sink
         assert fresh.get("trivial_metrics", data_id, collections=run) == {"patches": 4}
         assert fresh.get("trivial_difference_image", data_id, collections=run).masked_image.shape == (64, 64)
         assert fresh.get("subtract_metadata", data_id, collections=run)["quantum"]["caveats"] == 0
-        assert "subtract" in str(fresh.get("subtract_log", data_id, collections=run))
+        assert fresh.exists("subtract_log", data_id, collections=run)
         assert fresh.get("subtract_config", collections=run)
         assert "numpy" in fresh.get("packages", collections=run)
         assert fresh.get(products.raws[0].ref).shape == SHAPE
@@ -145,7 +145,7 @@ def test_two_snaps_are_two_visits_and_one_of_the_group(pixels, sink, central, ke
     assert members == set(exposures)
 
 
-def test_what_the_raw_tells_of_the_filter_decides_when_the_event_left_it_open(pixels, central, keys):  # noqa: F811
+def test_the_raw_decides_on_the_filter_that_the_event_left_open(pixels, keys):
     products = products_of(pixels, 0, keys[0], filters="")
     metrics = next(obj for ref, obj in products.datasets.items() if ref.datasetType.name == "trivial_metrics")
     assert metrics == {"patches": 4}
