@@ -24,6 +24,7 @@ from lsst.pipe.base.separable_pipeline_executor import SeparablePipelineExecutor
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 
+from prompt_processing import objects
 from prompt_processing.apdb.memory import MemoryApdb
 from prompt_processing.cli.logs import configure
 from prompt_processing.config import WorkerSettings
@@ -31,11 +32,13 @@ from prompt_processing.delivery.products import ButlerProducts
 from prompt_processing.domain import collections
 from prompt_processing.domain.clock import WallClock
 from prompt_processing.domain.outcome import Stopwatch
+from prompt_processing.execution.override import Overrides
 from prompt_processing.instruments.ingest import define_visit, ingest_raw
 from prompt_processing.instruments.skymap import SKYMAP
 from prompt_processing.preload.preloader import Preloader
 from prompt_processing.worker.pixels import ButlerPixels
 from support.central import PIPELINE, SHAPE, make_central, message, write_raws
+from support.material import selection_of
 from support.servers import Postgres, ServerMissingError
 
 TESTS = Path(__file__).parents[1] / "tests"
@@ -97,7 +100,12 @@ class Ours:
 
     def __init__(self, central: Butler, pipeline: Path, incoming: Path, work: Path) -> None:
         preloader = Preloader(
-            central=central, apdb=MemoryApdb(), pipelines=[pipeline], padding=60.0, cache_bytes=1_000_000_000
+            central=central,
+            apdb=MemoryApdb(),
+            selection=selection_of(pipeline.parent, pipeline.stem),
+            overrides=Overrides(objects.root(work / "overrides")),
+            padding=60.0,
+            cache_bytes=1_000_000_000,
         )
         self.pixels = ButlerPixels(preloader, incoming, WorkerSettings())
         self.products = ButlerProducts(central, work)

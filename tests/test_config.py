@@ -5,6 +5,7 @@ import yaml
 from pydantic import ValidationError
 
 from prompt_processing.config import (
+    PipelineSettings,
     Settings,
     environment_name,
     origin,
@@ -38,11 +39,11 @@ def test_the_file_changes_a_setting_and_leaves_the_others(tmp_path):
 def test_the_environment_wins_over_the_file_setting_by_setting(tmp_path, monkeypatch):
     write(tmp_path, "worker: {image_timeout_s: 90, history_months: 3}")
     monkeypatch.setenv("PROMPT_WORKER__IMAGE_TIMEOUT_S", "30")
-    monkeypatch.setenv("PROMPT_PIPELINES__PREFERENCE", '["a.yaml", "b.yaml"]')
+    monkeypatch.setenv("PROMPT_PIPELINES__DEPLOYMENT", "usdf")
     settings = Settings.load(tmp_path)
     assert settings.worker.image_timeout_s == 30
     assert settings.worker.history_months == 3
-    assert settings.pipelines.preference == ("a.yaml", "b.yaml")
+    assert settings.pipelines.deployment == "usdf"
 
 
 def test_paths_belong_to_the_repository_and_uris_are_left_alone(tmp_path, monkeypatch):
@@ -65,7 +66,7 @@ def test_paths_belong_to_the_repository_and_uris_are_left_alone(tmp_path, monkey
         ("worker: {expiry_s: .inf}", ["worker.expiry_s", "finite"]),
         ("worker: {history_months: 2.5}", ["worker.history_months", "2.5"]),
         ("worker: 7", ["prompt.yaml", "worker", "7"]),
-        ("pipelines: {preference: []}", ["pipelines.preference", "at least 1"]),
+        ("pipelines: {selection: []}", ["pipelines.selection", "valid string"]),
         ("- a\n- b", ["prompt.yaml", "sections by name"]),
         ("worker: {image_timeout_s: [", ["prompt.yaml", "not valid YAML"]),
     ],
@@ -153,11 +154,9 @@ def test_pipelines_are_looked_for_in_the_repository_first(tmp_path):
     own = tmp_path / "pipelines" / "LATISS" / "mine.yaml"
     own.parent.mkdir(parents=True)
     own.write_text("description: mine\n")
-    write(tmp_path, "pipelines: {preference: [LATISS/mine.yaml]}")
-    assert Settings.load(tmp_path).pipelines.paths(tmp_path) == [own]
+    assert PipelineSettings().find("LATISS/mine.yaml", tmp_path) == own
 
 
 def test_a_pipeline_that_is_nowhere_is_refused_by_name(tmp_path):
-    write(tmp_path, "pipelines: {preference: [LATISS/none.yaml]}")
     with pytest.raises(ConfigError, match=r"LATISS/none\.yaml"):
-        Settings.load(tmp_path).pipelines.paths(tmp_path)
+        PipelineSettings().find("LATISS/none.yaml", tmp_path)

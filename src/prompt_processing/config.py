@@ -51,6 +51,10 @@ class RepositorySettings(Section):
         default="queue.sqlite3", description="Queue of visit messages: an SQLite file, or a database URL"
     )
     metrics: str = Field(default="metrics", description="Metrics as JSON files")
+    overrides: str = Field(
+        default="overrides",
+        description="What operators say about the choice of pipelines: one object per change",
+    )
     work: str = Field(default="work", description="Scratch space of the workers")
 
     def resolved(self, repo: Path) -> "RepositorySettings":
@@ -154,34 +158,36 @@ class PipelineSettings(Section):
 
     header = "Which pipelines are run"
 
-    preference: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
-        default=("LATISS/ApPipe.yaml", "LATISS/SingleFrame.yaml", "LATISS/Isr.yaml"),
-        description="Pipeline files, best first, looked for in the repository's folder `pipelines` and then "
-        "among those of this package; the later ones are fall-backs",
+    selection: str = Field(
+        default="selection.yaml",
+        description="File of the rules that choose the pipelines of a visit, looked for in the repository's "
+        "folder `pipelines` and then among those of this package",
+    )
+    deployment: str = Field(
+        default="laptop", description="Name of this deployment, which a rule may have as a condition"
     )
 
-    def paths(self, repo: Path) -> list[Path]:
-        """Return the pipeline files, best first.
+    def find(self, name: str, repo: Path) -> Path:
+        """Return a file of rules or a pipeline: that of the repository, or else that of this package.
 
         Parameters
         ----------
+        name
+            Its path relative to the folder of the pipelines.
         repo
             Folder of the repository.
 
         Raises
         ------
         ConfigError
-            If one of them does not exist.
+            If there is none.
         """
-        return [self._find(name, repo) for name in self.preference]
-
-    def _find(self, name: str, repo: Path) -> Path:
         candidates = [repo.absolute() / "pipelines" / name, shipped_pipelines() / name]
         for candidate in candidates:
             if candidate.is_file():
                 return candidate
         tried = " and ".join(str(candidate) for candidate in dict.fromkeys(candidates))
-        raise ConfigError(f"pipelines.preference: there is no pipeline file {name} (tried {tried})")
+        raise ConfigError(f"there is no file {name} among the pipelines (tried {tried})")
 
 
 class Settings(BaseSettings):

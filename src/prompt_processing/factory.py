@@ -22,6 +22,8 @@ from prompt_processing.delivery.metrics import FolderMetrics
 from prompt_processing.delivery.products import ButlerProducts
 from prompt_processing.domain.clock import Clock, WallClock
 from prompt_processing.domain.errors import RepositoryError
+from prompt_processing.execution.override import Overrides
+from prompt_processing.execution.selection import Selection
 from prompt_processing.ledger import schema
 from prompt_processing.ledger.sql import SqlLedger
 from prompt_processing.messaging.port import HintSource
@@ -87,7 +89,8 @@ class Factory:
             central=self.central,
             apdb=apdb,
             cache_bytes=settings.worker.cache_mb * 1_000_000,
-            pipelines=settings.pipelines.paths(self._repo),
+            selection=open_selection(self._repo),
+            overrides=open_overrides(self._repo),
             padding=settings.worker.padding_arcsec,
         )
         stores = Stores(
@@ -127,6 +130,7 @@ class Factory:
             Sets up logging inside an engine.
         """
         settings = self.settings.worker
+        open_selection(self._repo)  # a mistake in the rules is told now, not at the first visit
         preload("prompt_processing.warm")
         build = partial(engine_runner, self._repo, set_up_logging)
         slots = []
@@ -188,6 +192,30 @@ def _places(repo: Path) -> RepositorySettings:
     """Return where things are kept; a database is not made by looking at a folder that is no repository."""
     require_repository(repo)
     return Settings.load(repo).repository
+
+
+def open_selection(repo: Path) -> Selection:
+    """Read and check the rules that choose the pipelines of a repository's visits.
+
+    Raises
+    ------
+    ConfigError
+        If something is wrong with them; the message names file and line.
+    """
+    settings = Settings.load(repo).pipelines
+    file = settings.find(settings.selection, repo)
+    return Selection.load(file, lambda name: settings.find(name, repo), settings.deployment)
+
+
+def open_overrides(repo: Path) -> Overrides:
+    """Open what operators have said about the choice of pipelines.
+
+    Raises
+    ------
+    RepositoryError
+        If there is no repository.
+    """
+    return Overrides(objects.root(_places(repo).overrides))
 
 
 def engine_runner(repo: Path, set_up_logging: Callable[[], None], hints: HintSource, clock: Clock) -> Runner:

@@ -29,10 +29,10 @@ MJD = 61114.25
 FIRST, SECOND, DARK, BROKEN = (DetectorVisitKey("LATISS", f"2026-03-15T01:0{n}:00.000", 0) for n in range(4))
 """The visits: two that are processed, one without an image, one that has failed."""
 PIPELINES = {
-    "ApPipe": frozenset(
+    "LATISS/ApPipe": frozenset(
         {RAW, ProductType("difference_image", "visit"), ProductType("regionTimeInfo", "group")}
     ),
-    "SingleFrame": frozenset({RAW, ProductType("preliminary_visit_image", "visit")}),
+    "LATISS/SingleFrame": frozenset({RAW, ProductType("preliminary_visit_image", "visit")}),
 }
 RUN = "LATISS/prompt/output-2026-03-14/ApPipe"
 
@@ -146,7 +146,7 @@ def evidence(*decisions):
 
 def products_of(found):
     info = found.info
-    for kind in PIPELINES[info.pipeline]:
+    for kind in PIPELINES[f"LATISS/{info.pipeline}"]:
         run = "LATISS/raw/all" if kind == RAW else RUN.replace("ApPipe", info.pipeline)
         yield Product(kind, info.instrument, identifiers(info)[kind.dimension][0], info.detector), run
 

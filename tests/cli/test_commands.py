@@ -167,7 +167,7 @@ def test_config_show_is_yaml_that_says_what_holds_and_why(repo, monkeypatch):
     shown = yaml.safe_load(output)
     settings = Settings.load(repo)
     assert shown["worker"]["expiry_s"] == 7200.0
-    assert shown["pipelines"]["preference"] == list(settings.pipelines.preference)
+    assert shown["pipelines"]["selection"] == settings.pipelines.selection
     assert shown["repository"]["ledger"] == "postgresql://me:***@host/db"
     assert "s3cret" not in output
     assert re.search(r"expiry_s: .*# environment PROMPT_WORKER__EXPIRY_S", output)

@@ -73,16 +73,16 @@ def in_work(world, keys):
 
 
 def test_engines_and_workers_are_killed_at_any_moment(world, tell):
-    keys = world.send(n_visits=3)
+    keys = world.send(n_visits=8)
     chance, kills = np.random.default_rng(5), []
     while not world.is_finished(keys):
         with world.worker("w", engines=2, action=signal.SIGKILL, points="none") as (worker, _):
-            time.sleep(chance.uniform(2.0, 8.0))
+            time.sleep(chance.uniform(0.5, 3.0))
             kills += in_work(world, keys)
             for engine in engines_of(worker):
                 engine.kill()
-            # A visit needs some 10 s.
-            time.sleep(chance.uniform(8.0, 20.0))
+            # A visit needs some 4 s.
+            time.sleep(chance.uniform(2.0, 6.0))
             kills += in_work(world, keys)
             engines = engines_of(worker)
             worker.kill()

@@ -23,6 +23,9 @@ from prompt_processing.delivery.products import ButlerProducts
 from prompt_processing.domain import collections
 from prompt_processing.domain.clock import WallClock
 from prompt_processing.domain.outcome import Status, Stopwatch
+from prompt_processing.execution.rules import Rule
+from prompt_processing.execution.selection import Selection
+from prompt_processing.factory import open_overrides
 from prompt_processing.instruments.fan_out import detector_visits
 from prompt_processing.instruments.ingest import read_observation
 from prompt_processing.instruments.skymap import SKYMAP
@@ -194,7 +197,10 @@ def process_with(pipeline, repo, night, butler):
     preloader = Preloader(
         central=butler,
         apdb=SqlApdb(settings.repository.apdb_url, months=12),
-        pipelines=[pipeline],
+        selection=Selection(
+            (Rule(name="all", pipelines=(pipeline.name,)),), pipeline.parent.joinpath, "test"
+        ),
+        overrides=open_overrides(repo),
         padding=settings.worker.padding_arcsec,
         cache_bytes=0,
     )

@@ -207,7 +207,9 @@ class TestPixels:
     def __init__(self, apdb: Any, landing: Path, faults: Faults) -> None:
         self._apdb, self._landing, self._faults = apdb, landing, faults
 
-    def prepare(self, visit: DetectorVisit, watch: Stopwatch) -> "TestVisit":
+    def prepare(
+        self, visit: DetectorVisit, watch: Stopwatch, decision: Decision | None = None
+    ) -> "TestVisit":
         with watch.stage("preload"):
             self._faults.point("preload")
         region = field_region(visit.ra, visit.dec, (400, 400), 0.1, 60.0)

@@ -31,7 +31,7 @@ def evidence(world: World) -> Evidence:
         decisions={key: Decided.of(made) for key, made in decisions.items()},
         rows={table: world.apdb.rows(table, now - 10, now + 10) for table in TABLES},
         archived={number: fingerprint(data) for number, data in world.alerts.packets.items()},
-        pipelines={"test": frozenset({IMAGE})},
+        pipelines={"LATISS/test": frozenset({IMAGE})},
         products={
             Product(IMAGE, key[0], decisions[DetectorVisitKey(*key)].info.visit, key[2]): ("run/test",)
             for key in world.products.written

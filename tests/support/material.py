@@ -5,7 +5,11 @@ import shutil
 import pytest
 from lsst.daf.butler import Butler
 
+from prompt_processing import objects
 from prompt_processing.apdb.memory import MemoryApdb
+from prompt_processing.execution.override import Overrides
+from prompt_processing.execution.rules import Rule
+from prompt_processing.execution.selection import Selection
 from prompt_processing.preload.preloader import Preloader
 from support.central import PIPELINE, make_central, write_raws
 
@@ -15,6 +19,12 @@ instrument: prompt_processing.instruments.latiss.Latiss
 tasks:
   isr: support.trivial.IsrTask
 """
+
+
+def selection_of(folder, *names):
+    """Return a selection with one rule that takes every visit."""
+    rule = Rule(name="all", pipelines=tuple(f"{name}.yaml" for name in names))
+    return Selection((rule,), lambda name: folder / name, "test")
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +59,8 @@ def new_preloader(central, folder):
         return Preloader(
             central=central,
             apdb=MemoryApdb(),
-            pipelines=[folder / f"{name}.yaml" for name in names or ("Trivial", "Isr")],
+            selection=selection_of(folder, *(names or ("Trivial", "Isr"))),
+            overrides=Overrides(objects.root(folder / "overrides")),
             padding=60.0,
             cache_bytes=cache_bytes,
         )

@@ -11,10 +11,7 @@ from prompt_processing.delivery.decisions import DecisionStore
 from prompt_processing.domain.decision import Decision
 from prompt_processing.factory import play_night
 from prompt_processing.objects import root
-from prompt_processing.repository.calibs import build_calibs
-from prompt_processing.repository.create import create_repository
-from prompt_processing.repository.refcat import ingest_refcat
-from prompt_processing.repository.templates import build_templates
+from prompt_processing.repository.prepare import prepare_repository
 from prompt_processing.worker.player import PlayedVisit
 
 
@@ -24,10 +21,7 @@ def silent(stage: str, done: int, total: int) -> None:
 
 def prepare(repo: Path, night: Path) -> Path:
     """Make a repository that can process a night."""
-    create_repository(repo)
-    build_calibs(repo, night, progress=silent)
-    ingest_refcat(repo, night / "refcat.ecsv", progress=silent)
-    build_templates(repo, night, progress=silent)
+    prepare_repository(repo, night, progress=silent)
     return repo
 
 

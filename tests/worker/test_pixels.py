@@ -4,14 +4,20 @@ import pytest
 from astropy.io import fits
 from lsst.daf.butler import Butler
 
+from prompt_processing import objects
+from prompt_processing.apdb.memory import MemoryApdb
 from prompt_processing.config import WorkerSettings
 from prompt_processing.delivery.products import ButlerProducts
 from prompt_processing.domain.clock import WallClock
 from prompt_processing.domain.errors import MissingInputError, PlanMismatchError
 from prompt_processing.domain.ids import visit_id_from_group
 from prompt_processing.domain.outcome import Stopwatch
+from prompt_processing.execution.override import Override, Overrides
+from prompt_processing.execution.rules import Canary, Rule
+from prompt_processing.execution.selection import Selection
 from prompt_processing.instruments.ingest import define_visit, ingest_raw
 from prompt_processing.instruments.skymap import SKYMAP
+from prompt_processing.preload.preloader import Preloader
 from prompt_processing.worker.pixels import ButlerPixels
 from support.central import SHAPE, message
 from support.material import central, folder, material, new_preloader  # noqa: F401 (fixtures)
@@ -156,3 +162,61 @@ def test_the_raw_decides_on_the_filter_that_the_event_left_open(pixels, keys):
         products_of(pixels, 1, keys[1], filters="")
     with pytest.raises(PlanMismatchError, match="filter"):
         products_of(pixels, 1, keys[1])
+
+
+@pytest.fixture
+def overrides(folder):  # noqa: F811 (a fixture)
+    return Overrides(objects.root(folder / "overrides"))
+
+
+def say(overrides, *pipelines, action="set"):
+    """Let an operator decide."""
+    overrides.add(
+        lambda when: Override(action=action, pipelines=pipelines, reason="test", who="me", when=when)
+    )
+
+
+def test_what_an_operator_says_acts_on_the_next_visit(pixels, overrides, keys):
+    assert "/Trivial/" in run_of(products_of(pixels, 0, keys[0]))
+    say(overrides, "Isr.yaml")
+    assert "/Isr/" in run_of(products_of(pixels, 1, keys[1]))
+    say(overrides)
+    skipped = pixels.prepare(message(2), Stopwatch())
+    assert (skipped.status, skipped.reason, skipped.detail) == ("skipped", "no-pipeline", "override")
+    say(overrides, action="clear")
+    assert "/Trivial/" in run_of(products_of(pixels, 2, keys[2]))
+
+
+def test_a_decision_is_finished_with_its_own_pipeline(pixels, overrides, keys):
+    with pixels.prepare(message(0), Stopwatch()) as prepared:
+        prepared.process([keys[0]], Stopwatch())
+        decision = prepared.decide(1, (), WallClock().now())
+        run = run_of(prepared.products(decision))
+    say(overrides)
+    with pixels.prepare(message(0), Stopwatch(), decision) as prepared:
+        prepared.process([keys[0]], Stopwatch())
+        assert run_of(prepared.products(decision)) == run
+
+
+def test_products_of_the_canary_are_kept_apart(central, folder, keys):  # noqa: F811 (fixtures)
+    canary = Canary(share=0.5, pipelines=("Isr.yaml",))
+    rule = Rule(name="all", pipelines=("Trivial.yaml",), canary=canary)
+    preloader = Preloader(
+        central=central,
+        apdb=MemoryApdb(),
+        selection=Selection((rule,), folder.joinpath, "test"),
+        overrides=Overrides(objects.root(folder / "overrides")),
+        padding=60.0,
+        cache_bytes=0,
+    )
+    pixels = ButlerPixels(preloader, folder / "incoming", WorkerSettings())
+    found = {}
+    for number, key in enumerate(keys):
+        with pixels.prepare(message(number), Stopwatch()) as prepared:
+            prepared.process([key], Stopwatch())
+            decision = prepared.decide(1, (), WallClock().now())
+            found[run_of(prepared.products(decision)).rpartition("/")[0]] = decision.info.flags
+    assert found == {
+        "LATISS/prompt/output-2024-06-24/Trivial": (),
+        "LATISS/prompt/canary-2024-06-24/Isr": ("canary",),
+    }

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Final
 
 from lsst.daf.butler import Butler, DatasetRef, DatasetType
@@ -10,6 +9,7 @@ from lsst.daf.butler import Butler, DatasetRef, DatasetType
 from prompt_processing.audit.evidence import RAW, Product, ProductType
 from prompt_processing.domain import collections
 from prompt_processing.execution.graphs import VisitGraph, load_graph
+from prompt_processing.execution.selection import Selection
 from prompt_processing.preload.preloader import FIELD, HISTORY_TYPES
 from prompt_processing.worker.pixels import kept
 from prompt_processing.worker.provenance import PROVENANCE
@@ -17,17 +17,27 @@ from prompt_processing.worker.provenance import PROVENANCE
 _DIMENSIONS: Final = ("visit", "exposure", "group")
 
 
-def pipeline_products(central: Butler, pipelines: Iterable[Path]) -> dict[str, frozenset[ProductType]]:
-    """Return what a detector-visit leaves in the central Butler, by the name of its pipeline.
+def pipeline_products(
+    central: Butler, selection: Selection, instruments: Iterable[str]
+) -> dict[str, frozenset[ProductType]]:
+    """Return what a detector-visit leaves in the central Butler, by instrument and pipeline.
 
     Parameters
     ----------
     central
         The central Butler.
-    pipelines
-        Pipeline files.
+    selection
+        Names the pipelines.
+    instruments
+        Names of the instruments.
     """
-    return {path.stem: frozenset(_made_by(load_graph(path, central))) for path in pipelines}
+    found = {}
+    for instrument in instruments:
+        for name in {path.stem for path in selection.pipelines}:
+            path = selection.named(instrument, name)
+            if path is not None:
+                found[f"{instrument}/{name}"] = frozenset(_made_by(load_graph(path, central)))
+    return found
 
 
 def _made_by(graph: VisitGraph) -> Iterator[ProductType]:
@@ -77,7 +87,7 @@ def products(
 def _outputs(central: Butler, instrument: str, days: Sequence[int]) -> Iterator[list[DatasetRef]]:
     """Yield the datasets of each type and run of the pipelines' outputs."""
     for day in days:
-        for run in central.collections.query(collections.outputs(instrument, day, "*", "*")):
+        for run in central.collections.query(collections.outputs(instrument, day, "*", "*", kind="*")):
             summary = central.collections.get_info(run, include_summary=True).dataset_types or ()
             for name in sorted(summary):
                 if _dimension(central.get_dataset_type(name)) is not None:

@@ -136,7 +136,7 @@ def _alerts(
 
 def _products_of(decided: Decided, evidence: Evidence) -> list[Product]:
     """Return the products that a decision's pipeline leaves."""
-    types = evidence.pipelines.get(decided.info.pipeline, frozenset())
+    types = evidence.pipelines.get(_pipeline(decided), frozenset())
     numbers = identifiers(decided.info)
     return [
         Product(kind, decided.info.instrument, number, decided.info.detector)
@@ -146,11 +146,15 @@ def _products_of(decided: Decided, evidence: Evidence) -> list[Product]:
     ]
 
 
+def _pipeline(decided: Decided) -> str:
+    return f"{decided.info.instrument}/{decided.info.pipeline}"
+
+
 def _products(
     key: DetectorVisitKey, decided: Decided, products: list[Product], evidence: Evidence, *, needed: bool
 ) -> Iterator[Finding]:
     pipeline = decided.info.pipeline
-    if needed and pipeline not in evidence.pipelines:
+    if needed and _pipeline(decided) not in evidence.pipelines:
         yield _mismatch(key, f"pipeline {pipeline} is not known, so its products cannot be looked for")
     runs = {product: evidence.products.get(product, ()) for product in products}
     absent = [product.type.name for product, found in runs.items() if not found]

@@ -133,7 +133,7 @@ class Evidence:
     archived: Mapping[int, str | None]
     """`fingerprint` of each alert in the archive; `None` if it cannot be read."""
     pipelines: Mapping[str, frozenset[ProductType]]
-    """Products that a pipeline leaves, by the pipeline's name."""
+    """Products that a pipeline leaves, by ``instrument/name``."""
     products: Mapping[Product, tuple[str, ...]]
     """The runs in which each product of the night stands."""
     unreadable_products: frozenset[Product] = frozenset()

@@ -9,6 +9,7 @@ from prompt_processing.cli.audit import audit
 from prompt_processing.cli.calibs import calibs
 from prompt_processing.cli.config import config
 from prompt_processing.cli.night import night
+from prompt_processing.cli.pipeline import pipeline
 from prompt_processing.cli.refcat import refcat
 from prompt_processing.cli.repo import repo
 from prompt_processing.cli.simulate import simulate
@@ -22,7 +23,7 @@ HELP_SECTIONS = {
     "Run a night": ("simulate", "night", "worker", "visits"),
     "Prepare a repository": ("repo", "calibs", "refcat", "templates"),
     "Look at results": ("status", "audit", "alerts"),
-    "Settings": ("config",),
+    "Settings": ("config", "pipeline"),
 }
 """How ``prompt --help`` groups the commands."""
 
@@ -81,5 +82,6 @@ for command in (
     audit,
     alerts,
     config,
+    pipeline,
 ):
     main.add_command(command)

@@ -32,16 +32,10 @@ def night_prepare(night: Path, repo: Path) -> None:
 
     What was made before is not made again, so an interrupted preparation can be continued.
     """
-    from prompt_processing.repository.calibs import build_calibs
-    from prompt_processing.repository.create import create_repository
-    from prompt_processing.repository.refcat import ingest_refcat
-    from prompt_processing.repository.templates import build_templates
+    from prompt_processing.repository.prepare import prepare_repository
 
     with Progress() as progress:
-        create_repository(repo)
-        build_calibs(repo, night, progress=progress)
-        ingest_refcat(repo, night / "refcat.ecsv", progress=progress)
-        build_templates(repo, night, progress=progress)
+        prepare_repository(repo, night, progress=progress)
     click.echo(f"{repo}: ready for {night}")
 
 

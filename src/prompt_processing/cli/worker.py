@@ -8,6 +8,7 @@ import click
 
 from prompt_processing.cli.logs import configure_engines
 from prompt_processing.cli.options import repo_argument
+from prompt_processing.cli.progress import Progress
 
 
 @click.group()
@@ -42,3 +43,19 @@ def worker_run(repo: Path, engines: int | None) -> None:
         on_ready=lambda: click.echo(f"{repo}: working", err=True),
     )
     click.echo(f"{repo}: stopped", err=True)
+
+
+@worker.command("warm")
+def worker_warm() -> None:
+    """Compile what a worker would compile at its start or at its first visit.
+
+    Meant for the building of a container image, after the installation. Python code is compiled, and a small
+    simulated visit is processed in a temporary folder, so that the compiled numerical code is kept beside the
+    installed code. It needs no repository, takes one to three minutes, and may be repeated.
+    """
+    set_up_logging = configure_engines()
+    from prompt_processing.warm_up import warm_up
+
+    with Progress() as progress:
+        warm_up(set_up_logging=set_up_logging, progress=progress)
+    click.echo("warm: Python and numerical code are compiled")

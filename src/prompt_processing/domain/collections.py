@@ -57,7 +57,7 @@ def defaults(instrument: str) -> str:
     return f"{instrument}/defaults"
 
 
-def outputs(instrument: str, day_obs: int, pipeline: str, version: str) -> str:
+def outputs(instrument: str, day_obs: int, pipeline: str, version: str, *, kind: str = "output") -> str:
     """Return the RUN of what a pipeline makes of the visits of one observing day.
 
     Parameters
@@ -70,6 +70,8 @@ def outputs(instrument: str, day_obs: int, pipeline: str, version: str) -> str:
         Name of the pipeline, such as ``ApPipe``.
     version
         Fingerprint of its configuration and of the code.
+    kind
+        ``output``, or ``canary`` for the share of visits whose products are kept apart.
     """
     text = str(day_obs)
-    return f"{instrument}/prompt/output-{text[:4]}-{text[4:6]}-{text[6:]}/{pipeline}/{version}"
+    return f"{instrument}/prompt/{kind}-{text[:4]}-{text[4:6]}-{text[6:]}/{pipeline}/{version}"

@@ -55,8 +55,9 @@ def _with_icrs(event: NextVisit, instrument: Latiss) -> NextVisit:
         temperature=TEMPERATURE,
         obswl=WAVELENGTH,
     )
-    # A table of the Earth's rotation that ends too early costs arcseconds, not the visit.
-    with iers.conf.set_temp("iers_degraded_accuracy", "warn"):
+    # A table of the Earth's rotation that ends too early costs arcseconds, not the visit, and nothing is
+    # downloaded while the telescope moves: the table is the one of the package astropy-iers-data.
+    with iers.conf.set_temp("iers_degraded_accuracy", "warn"), iers.conf.set_temp("auto_download", False):
         sky = SkyCoord(az=azimuth * u.deg, alt=altitude * u.deg, frame=frame).icrs
     position = (float(sky.ra.deg), float(sky.dec.deg))
     return event.model_copy(update={"coordinateSystem": CoordinateSystem.ICRS, "position": position})

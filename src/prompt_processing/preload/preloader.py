@@ -1,13 +1,11 @@
 """Everything that a detector-visit needs before its image is there, in memory."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Final
 
-import astropy.units as u
 from lsst.daf.butler import Butler, DatasetRef, DimensionRecord, Timespan
 from lsst.daf.butler.registry import DataIdError
 from lsst.pipe.base.utils import RegionTimeInfo
@@ -16,7 +14,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from prompt_processing.apdb.port import Apdb, History
 from prompt_processing.domain import collections
 from prompt_processing.domain.clock import from_tai_seconds, mjd_tai
+from prompt_processing.domain.decision import DecisionInfo
 from prompt_processing.domain.errors import (
+    ConfigError,
     MissingInputError,
     NoCalibError,
     NoRefcatError,
@@ -27,7 +27,10 @@ from prompt_processing.domain.errors import (
 from prompt_processing.domain.visit import DetectorVisit
 from prompt_processing.execution.data_ids import DataIds
 from prompt_processing.execution.graphs import VisitGraph, load_graph
+from prompt_processing.execution.override import Overrides
+from prompt_processing.execution.rules import observing_day
 from prompt_processing.execution.run import VisitRun
+from prompt_processing.execution.selection import Choice, Selection
 from prompt_processing.instruments.latiss import get_instrument
 from prompt_processing.instruments.skymap import SKYMAP
 from prompt_processing.preload.cache import DatasetCache
@@ -44,6 +47,8 @@ FIELD: Final = "regionTimeInfo"
 """Dataset type of the field itself."""
 OWN: Final = frozenset({FIELD, *HISTORY_TYPES})
 """Dataset types that are made for each visit."""
+CANARY: Final = "canary"
+"""Flag of a visit that got the pipelines of a share of the visits."""
 _LATER: Final = frozenset({"raw"})
 
 type StageTimer = Callable[[str], AbstractContextManager[object]]
@@ -62,6 +67,8 @@ class Preloaded:
     """References of the history and of the field, which belong to the products."""
     missing: tuple[str, ...]
     """What better pipelines need and is not there."""
+    canary: bool
+    """Whether the pipeline is one that a share of the visits gets."""
 
 
 class Preloader:
@@ -73,8 +80,10 @@ class Preloader:
         The central Butler.
     apdb
         The APDB.
-    pipelines
-        Pipeline files in order of preference: the first whose inputs are all there is chosen.
+    selection
+        Says which pipelines a visit may get; the first whose inputs are all there is run.
+    overrides
+        What operators say; asked for every visit.
     padding
         Margin of the field [arcsec].
     cache_bytes
@@ -82,24 +91,41 @@ class Preloader:
     """
 
     def __init__(
-        self, *, central: Butler, apdb: Apdb, pipelines: Sequence[Path], padding: float, cache_bytes: int
+        self,
+        *,
+        central: Butler,
+        apdb: Apdb,
+        selection: Selection,
+        overrides: Overrides,
+        padding: float,
+        cache_bytes: int,
     ) -> None:
         self._central = central
         self._apdb = apdb
-        self._pipelines = pipelines
+        self._selection = selection
+        self._overrides = overrides
         self._padding = padding
         self._cache = DatasetCache(central, cache_bytes)
 
-    def prepare(self, visit: DetectorVisit, *, stage: StageTimer = nullcontext) -> Preloaded:
+    def prepare(
+        self, visit: DetectorVisit, *, decided: DecisionInfo | None = None, stage: StageTimer = nullcontext
+    ) -> Preloaded | Choice:
         """Fetch what a visit needs, and do what can be done without its image.
 
         Parameters
         ----------
         visit
             The unit of work.
+        decided
+            A decision that stands: its pipeline is taken, whatever the rules say by now.
         stage
             Each stage runs inside the context that this makes of its name: ``find``, ``load``, ``history``,
             and the labels of the tasks that need no raw.
+
+        Returns
+        -------
+        loaded
+            The choice, if it is that nothing is to be run.
 
         Raises
         ------
@@ -113,32 +139,61 @@ class Preloader:
             If the central Butler or the APDB does not answer.
         """
         with stage("find"):
+            choice = self.choose(visit) if decided is None else self._chosen(decided)
+            if not choice.pipelines:
+                return choice
             records = self._records(visit)
         material = _Material(visit, self._central, self._apdb, self._cache, self._padding)
         missing: list[str] = []
-        for path in self._pipelines:
+        for path in choice.pipelines:
             with stage("find"):
                 graph = load_graph(path, self._central)
                 absent = sorted(graph.required - _LATER - material.available(graph))
             if not absent:
                 try:
-                    run, own = self._start(graph, visit, records, material, stage)
-                    return Preloaded(run, material.shape, material.history, own, tuple(missing))
+                    run, own = self._start(graph, choice, visit, records, material, stage)
+                    return Preloaded(
+                        run, material.shape, material.history, own, tuple(missing), choice.canary
+                    )
                 except MissingInputError as error:
                     absent = [error.code.removeprefix("no-")]
             missing += [name for name in absent if name not in missing]
         raise _nothing_to_run(visit, absent)
 
+    def choose(self, visit: DetectorVisit) -> Choice:
+        """Choose the pipelines of a visit.
+
+        Raises
+        ------
+        ConfigError
+            If what an operator has said cannot be understood.
+        StoreError
+            If it cannot be read.
+        """
+        return self._selection.choose(visit, (visit.ra, visit.dec), self._overrides.current())
+
+    def _chosen(self, decided: DecisionInfo) -> Choice:
+        """Return the choice that a decision was made with."""
+        path = self._selection.named(decided.instrument, decided.pipeline)
+        if path is None:
+            raise ConfigError(
+                f"pipeline {decided.pipeline}, with which group {decided.group} was decided, is gone"
+            )
+        return Choice("decision", (path,), CANARY in decided.flags, ())
+
     def _start(
         self,
         graph: VisitGraph,
+        choice: Choice,
         visit: DetectorVisit,
         records: list[DimensionRecord],
         material: "_Material",
         stage: StageTimer,
     ) -> tuple[VisitRun, list[DatasetRef]]:
         """Give a pipeline its inputs, and run the tasks that need no raw."""
-        name = collections.outputs(visit.instrument, _day_obs(visit), graph.name, graph.version)
+        day = int(observing_day(visit).strftime("%Y%m%d"))
+        kind = "canary" if choice.canary else "output"
+        name = collections.outputs(visit.instrument, day, graph.name, graph.version, kind=kind)
         run = VisitRun(graph, name, DataIds(self._central.dimensions, records))
         with stage("load"):
             for dataset_type in sorted(graph.inputs.keys() - _LATER - OWN):
@@ -254,9 +309,3 @@ def _nothing_to_run(visit: DetectorVisit, absent: list[str]) -> MissingInputErro
     return NoCalibError(
         f"{visit.instrument} detector {visit.detector}: no {', '.join(absent)} valid at {start} TAI{suffix}"
     )
-
-
-def _day_obs(visit: DetectorVisit) -> int:
-    """Return the observing day of a visit as YYYYMMDD; a day ends at noon, TAI."""
-    noon = from_tai_seconds(visit.startTime) - 12 * u.hour
-    return int(noon.strftime("%Y%m%d"))

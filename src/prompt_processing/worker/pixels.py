@@ -13,21 +13,24 @@ from prompt_processing.delivery.metrics import VisitMetrics
 from prompt_processing.delivery.port import Products, RawFile
 from prompt_processing.domain import collections
 from prompt_processing.domain.decision import Decision
-from prompt_processing.domain.outcome import Stopwatch
+from prompt_processing.domain.outcome import Outcome, Stopwatch
 from prompt_processing.domain.visit import DetectorVisit
 from prompt_processing.execution.data_ids import DataIds
 from prompt_processing.execution.graphs import VisitGraph
 from prompt_processing.execution.run import Outputs
+from prompt_processing.execution.selection import Choice
 from prompt_processing.instruments.info import info_from_observation
 from prompt_processing.instruments.ingest import exposure_records, read_observation, visit_records
 from prompt_processing.instruments.raw import read_raw
 from prompt_processing.instruments.storage import make_dataset_type
-from prompt_processing.preload.preloader import Preloaded, Preloader
+from prompt_processing.preload.preloader import CANARY, Preloaded, Preloader
 from prompt_processing.worker.decide import decide
 from prompt_processing.worker.metrics import visit_metrics
 from prompt_processing.worker.plan import check_plan
 from prompt_processing.worker.provenance import PROVENANCE, provenance
 
+FALLBACK: Final = "fallback"
+"""Flag of a visit that a better pipeline could not process, because something was missing."""
 INTERMEDIATE: Final = frozenset(
     {"post_isr_image", "template_joined", "template_matched", "difference_image_predetection"}
 )
@@ -73,7 +76,9 @@ class Prepared(AbstractContextManager["Prepared"], Protocol):
 class Pixels(Protocol):
     """Prepares detector-visits."""
 
-    def prepare(self, visit: DetectorVisit, watch: Stopwatch) -> Prepared:
+    def prepare(
+        self, visit: DetectorVisit, watch: Stopwatch, decision: Decision | None = None
+    ) -> Prepared | Outcome:
         """Fetch everything that needs no image, and do all that can be done without it.
 
         Parameters
@@ -82,6 +87,13 @@ class Pixels(Protocol):
             The unit of work.
         watch
             Takes the time of each stage.
+        decision
+            One that stands, which is to be finished.
+
+        Returns
+        -------
+        prepared
+            The outcome, if there is nothing to be run.
 
         Raises
         ------
@@ -109,9 +121,14 @@ class ButlerPixels:
         self._incoming = incoming
         self._settings = settings
 
-    def prepare(self, visit: DetectorVisit, watch: Stopwatch) -> "ButlerVisit":
+    def prepare(
+        self, visit: DetectorVisit, watch: Stopwatch, decision: Decision | None = None
+    ) -> "ButlerVisit | Outcome":
         """Preload; see the port."""
-        loaded = self._preloader.prepare(visit, stage=watch.stage)
+        decided = None if decision is None else decision.info
+        loaded = self._preloader.prepare(visit, decided=decided, stage=watch.stage)
+        if isinstance(loaded, Choice):
+            return Outcome.skipped("no-pipeline", loaded.rule or "; ".join(loaded.reasons))
         return ButlerVisit(visit, loaded, self._incoming, self._settings)
 
 
@@ -149,12 +166,12 @@ class ButlerVisit(AbstractContextManager["ButlerVisit"]):
 
     def decide(self, attempt: int, flags: tuple[str, ...], now: Time) -> Decision:
         """Make the decision; see the port."""
-        fallback = ("fallback",) if self._loaded.missing else ()
+        own = [FALLBACK] * bool(self._loaded.missing) + [CANARY] * self._loaded.canary
         return decide(
             self._visit,
             attempt=attempt,
             pipeline=self._run.graph.name,
-            flags=(*flags, *fallback),
+            flags=(*flags, *own),
             raws=self._keys,
             info=self._info,
             outputs=self._outputs,

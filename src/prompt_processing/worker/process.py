@@ -108,7 +108,10 @@ class Process:
         if self._is_expired(visit):
             age = seconds_between(visit.published, self._clock.now())
             return Outcome.skipped("expired", f"announced {age:.0f} s ago")
-        with self._prepared(visit, watch) as prepared:
+        prepared = self._prepare(visit, watch)
+        if isinstance(prepared, Outcome):
+            return prepared
+        with prepared:
             with watch.stage("wait"):
                 images = self._waiter.wait(visit)
             if isinstance(images, Outcome):
@@ -125,7 +128,10 @@ class Process:
         """Do what is left to do of a decision; pixels are computed again only if products are missing."""
         self._publish(decision, claim, watch)
         if "products" not in claim.steps:
-            with self._prepared(visit, watch) as prepared, _naming(decision.info.raws):
+            prepared = self._prepare(visit, watch, decision)
+            if isinstance(prepared, Outcome):
+                raise ConflictError(f"there is a decision on group {visit.groupId}, but now it is {prepared}")
+            with prepared, _naming(decision.info.raws):
                 prepared.process(decision.info.raws, watch)
                 self._finish(prepared, decision, claim, watch)
         return Outcome.processed(*decision.info.flags)
@@ -142,16 +148,13 @@ class Process:
         age = seconds_between(visit.published, self._clock.now())
         return age > self._settings.expiry_s and self._waiter.find(visit) is None
 
-    @contextmanager
-    def _prepared(self, visit: DetectorVisit, watch: Stopwatch) -> Iterator[Prepared]:
-        with self._prepare(visit, watch) as prepared:
-            yield prepared
-
-    def _prepare(self, visit: DetectorVisit, watch: Stopwatch) -> Prepared:
+    def _prepare(
+        self, visit: DetectorVisit, watch: Stopwatch, decision: Decision | None = None
+    ) -> Prepared | Outcome:
         """Prepare a visit; a store that does not answer is asked again until the shutter closes."""
         while True:
             try:
-                return self._pixels.prepare(visit, watch)
+                return self._pixels.prepare(visit, watch, decision)
             except StoreError as error:
                 left = seconds_between(self._clock.now(), visit.predicted_shutter_close)
                 if left < PATIENCE:
