@@ -43,6 +43,15 @@ def run(*arguments, code=0, stdin=None):
     return result.output
 
 
+CONFLICT = """
+description: A task that takes its raw for a bias.
+tasks:
+  isr:
+    class: prompt_processing.tasks.isr.IsrTask
+    config: {connections.raw: bias}
+"""
+
+
 def event(**changes):
     return json.dumps({**EVENT, **changes}) + "\n"
 
@@ -66,11 +75,7 @@ def test_mistakes_are_told_with_file_and_line(repo, write):
     [
         ("tasks: {isr: [", "Broken.yaml"),
         ("description: x\ntasks: {isr: no.such.Task}\n", "no.such"),
-        (
-            "description: x\ntasks:\n  isr:\n    class: prompt_processing.tasks.isr.IsrTask\n"
-            "    config: {connections.raw: bias}\n",
-            "bias",
-        ),
+        (CONFLICT, "bias"),
     ],
 )
 def test_every_pipeline_is_built(repo, write, text, reason):
