@@ -190,6 +190,18 @@ class PipelineSettings(Section):
         raise ConfigError(f"there is no file {name} among the pipelines (tried {tried})")
 
 
+class InstrumentSettings(Section):
+    """What is processed of each instrument."""
+
+    header = "What is processed of each instrument"
+
+    detectors: dict[str, tuple[Annotated[int, Field(ge=0)], ...]] = Field(
+        default={},
+        description="Detectors that are processed, by instrument, for example `{LSSTCam: [94, 95]}`; all "
+        "science detectors of an instrument that is not named",
+    )
+
+
 class Settings(BaseSettings):
     """All settings of one repository; make them with `Settings.load`."""
 
@@ -200,6 +212,7 @@ class Settings(BaseSettings):
     repository: RepositorySettings = RepositorySettings()
     worker: WorkerSettings = WorkerSettings()
     pipelines: PipelineSettings = PipelineSettings()
+    instruments: InstrumentSettings = InstrumentSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -337,6 +350,8 @@ def _plain(value: Any) -> Any:
     """Return a value as YAML's own types, without passwords."""
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
     return redact(value) if isinstance(value, str) else value
 
 

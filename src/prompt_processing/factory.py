@@ -305,13 +305,13 @@ def play_night(
         raise RepositoryError(f"{night / 'events.jsonl'}: there is no event to play")
     clock = SkippingClock(events[0].published)
     factory = Factory(repo, clock)
-    done = 0
+    done = total = 0
 
     def finished(visit: PlayedVisit) -> None:
         nonlocal done
         done += 1
         on_visit(visit)
-        progress("visits", done, len(events))
+        progress("visits", done, total)
 
     with _only_player(factory.work):
         # Always the same name: what a player that was killed has claimed is this one's to finish.
@@ -324,9 +324,11 @@ def play_night(
             decisions=factory.decisions,
             incoming=factory.incoming,
         )
-        player = NightPlayer(night=night, events=events, clock=clock, stage=stage)
+        active = factory.settings.instruments.detectors
+        player = NightPlayer(night=night, events=events, clock=clock, stage=stage, active=active)
         supervisor.on_handled = player.on_handled
-        progress("visits", 0, len(events))
+        total = player.n_visits
+        progress("visits", 0, total)
         with supervisor:
             player.play(on_visit=finished, on_error=on_error)
 

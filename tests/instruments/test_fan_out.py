@@ -8,8 +8,8 @@ import pytest
 from prompt_processing.domain.clock import from_tai_seconds
 from prompt_processing.domain.errors import ConfigError, EventError
 from prompt_processing.domain.visit import parse_event
+from prompt_processing.instruments.cameras import get_instrument
 from prompt_processing.instruments.fan_out import detector_visits
-from prompt_processing.instruments.latiss import get_instrument
 from support.visits import EVENT
 
 SITE = get_instrument("LATISS").site

@@ -170,7 +170,7 @@ def test_files_that_cannot_be_ingested_leave_nothing_behind(butler, tmp_path):
     empty.touch()
     for path, error in (
         (empty, RawError),
-        (files.write(tmp_path / "other.fits", files.primary_header(INSTRUME="LSSTCam")), WrongCameraError),
+        (files.write(tmp_path / "other.fits", files.primary_header(INSTRUME="HSC")), WrongCameraError),
         (files.write(tmp_path / "none.fits", files.primary_header(INSTRUME=None)), HeaderError),
         (files.write(tmp_path / "bad.fits", files.primary_header(EXPTIME="long")), HeaderError),
     ):

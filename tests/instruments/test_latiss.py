@@ -5,8 +5,9 @@ from astropy.coordinates import SkyCoord
 from lsst.pipe.base import Instrument
 
 from prompt_processing.domain.errors import ConfigError, HeaderError
+from prompt_processing.instruments.cameras import get_instrument
 from prompt_processing.instruments.formatters import RawFormatter
-from prompt_processing.instruments.latiss import Latiss, band_of, get_instrument
+from prompt_processing.instruments.latiss import Latiss
 from prompt_processing.instruments.pointing import detector_region, predicted_wcs, sky_polygon
 
 SHAPE = (4000, 4072)
@@ -23,7 +24,7 @@ SHAPE = (4000, 4072)
     ],
 )  # fmt: skip
 def test_bands(physical, band):
-    assert band_of(physical) == band
+    assert Latiss().band_of(physical) == band
 
 
 def test_the_middleware_finds_the_instrument_in_a_repository(butler):

@@ -91,8 +91,8 @@ def test_a_bias_needs_no_filter_but_a_flat_does():
 
 def test_the_old_name_of_the_instrument_is_understood():
     assert translate(INSTRUME="LSST_ATISS").instrument == "LATISS"
-    with pytest.raises(WrongCameraError, match=r"night/a\.fits: card INSTRUME is 'LSSTCam'"):
-        translate(INSTRUME="LSSTCam")
+    with pytest.raises(WrongCameraError, match=r"night/a\.fits: card INSTRUME is 'HSC'"):
+        translate(INSTRUME="HSC")
     with pytest.raises(HeaderError, match=r"night/a\.fits: card INSTRUME is missing"):
         translate(INSTRUME=None)
 

@@ -8,6 +8,7 @@ from astropy.io import fits
 from prompt_processing.domain.errors import ConfigError, ConflictError
 from prompt_processing.images.amplifier import assemble
 from prompt_processing.instruments.raw import read_raw
+from prompt_processing.simulation.cameras import LATISS
 from prompt_processing.simulation.frames import plan_frames
 from prompt_processing.simulation.night import simulate_night
 from prompt_processing.simulation.profiles import PROFILES
@@ -126,7 +127,7 @@ def test_senseless_arguments_are_refused(tmp_path, wrong, named):
 
 
 def test_seeds_give_other_nights():
-    first, second = (plan_frames(PROFILES["small"], seed, 2) for seed in (1, 2))
+    first, second = (plan_frames(PROFILES["small"], seed, 2, LATISS) for seed in (1, 2))
     assert first[-1].obs_id != second[-1].obs_id
     assert first[-1].aim.ra != second[-1].aim.ra
 

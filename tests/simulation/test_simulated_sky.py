@@ -39,7 +39,7 @@ def test_stars_are_where_the_true_wcs_says(night, charge, pointed):
     offsets = []
     for row in pointed:
         stars = Table.read(night / "truth" / row["obs_id"] / "stars.ecsv")
-        image, wcs = charge(row["obs_id"]), read_wcs(night, row["obs_id"])
+        image, wcs = charge(row["obs_id"]), read_wcs(night / "truth", row["obs_id"])
         for star in bright_isolated(stars, image.shape):
             found = moments(image, star["x"], star["y"])
             x, y = wcs.all_world2pix(star["ra"], star["dec"], 0)
@@ -56,7 +56,7 @@ def test_stars_have_the_true_flux(night, charge, pointed, exposures):
     flat = exposures[exposures["kind"] == "flat"][-1]
     response = charge(flat["obs_id"]) / flat["flat_electrons"]
     stars = Table.read(night / "truth" / row["obs_id"] / "stars.ecsv")
-    image, psf = charge(row["obs_id"]) / response, read_psf(night, row["obs_id"])
+    image, psf = charge(row["obs_id"]) / response, read_psf(night / "truth", row["obs_id"])
     ratios = []
     for star in bright_isolated(stars, image.shape):
         x, y = round(star["x"]), round(star["y"])
@@ -74,7 +74,7 @@ def test_stars_have_the_true_flux(night, charge, pointed, exposures):
 def test_psf_varies_as_the_truth_says(night, charge, pointed):
     row = pointed[-1]
     stars = Table.read(night / "truth" / row["obs_id"] / "stars.ecsv")
-    psf = read_psf(night, row["obs_id"])
+    psf = read_psf(night / "truth", row["obs_id"])
     image = charge(row["obs_id"])
     measured, drawn = [], []
     for star in bright_isolated(stars, image.shape):
@@ -102,7 +102,7 @@ def test_visits_and_templates_have_their_seeing(pointed):
 
 def test_orientation_is_the_one_that_was_agreed(night, pointed):
     row = pointed[-1]
-    wcs = read_wcs(night, row["obs_id"])
+    wcs = read_wcs(night / "truth", row["obs_id"])
     ny, nx = row["ny"], row["nx"]
     centre = wcs.pixel_to_world((nx - 1) / 2, (ny - 1) / 2)
     up = wcs.pixel_to_world((nx - 1) / 2, (ny - 1) / 2 + 50)
@@ -128,7 +128,7 @@ def test_pointing_is_as_wrong_as_promised(pointed):
 
 def test_distortion_grows_with_the_cube_of_the_distance(night, pointed):
     row = pointed[-1]
-    wcs = read_wcs(night, row["obs_id"])
+    wcs = read_wcs(night / "truth", row["obs_id"])
     crpix = wcs.wcs.crpix - 1
     corner = np.array([[0.0, 0.0]])
     linear = wcs.wcs_pix2world(corner, 0)
@@ -137,12 +137,12 @@ def test_distortion_grows_with_the_cube_of_the_distance(night, pointed):
 
 
 def test_templates_cover_the_visits(night, pointed):
-    templates = [read_wcs(night, row["obs_id"]) for row in pointed[pointed["kind"] == "template"]]
+    templates = [read_wcs(night / "truth", row["obs_id"]) for row in pointed[pointed["kind"] == "template"]]
     for row in pointed[pointed["kind"] == "science"]:
         ny, nx = row["ny"], row["nx"]
         edge_x = np.concatenate([np.linspace(0, nx - 1, 9), np.linspace(0, nx - 1, 9), [0] * 9, [nx - 1] * 9])
         edge_y = np.concatenate([[0] * 9, [ny - 1] * 9, np.linspace(0, ny - 1, 9), np.linspace(0, ny - 1, 9)])
-        ra, dec = read_wcs(night, row["obs_id"]).all_pix2world(edge_x, edge_y, 0)
+        ra, dec = read_wcs(night / "truth", row["obs_id"]).all_pix2world(edge_x, edge_y, 0)
         covered = np.zeros(ra.size, dtype=int)
         for wcs in templates:
             x, y = to_pixels(wcs, ra, dec)

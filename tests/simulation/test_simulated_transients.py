@@ -105,7 +105,7 @@ def test_two_thirds_stay_for_the_night_and_change_modestly(night, visits):
 def test_events_keep_their_distance(night, visits):
     places = []
     for obs_id in visits:
-        events = read_events(night, obs_id)
+        events = read_events(night / "truth", obs_id)
         assert (np.minimum(events["x"], events["y"]) > 40).all()
         assert (events["x"] < 640 - 41).all()
         assert (events["y"] < 600 - 41).all()
@@ -118,7 +118,7 @@ def test_events_are_not_on_saturated_stars(night, visits):
     for obs_id in visits:
         stars = Table.read(night / "truth" / obs_id / "stars.ecsv")
         saturated = stars[stars["saturated"]]
-        for event in read_events(night, obs_id):
+        for event in read_events(night / "truth", obs_id):
             assert (np.hypot(saturated["x"] - event["x"], saturated["y"] - event["y"]) > 25).all()
 
 

@@ -2,9 +2,8 @@
 
 import json
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from astropy.io import fits
 from astropy.utils.exceptions import AstropyWarning
@@ -16,9 +15,7 @@ from prompt_processing.domain.errors import ConfigError, HeaderError, RawError, 
 from prompt_processing.domain.ids import exposure_id, parse_obs_id
 from prompt_processing.domain.raws import ArrivalPointer, RawKey, parse_raw_key, pointer_path, visit_path
 from prompt_processing.domain.visit import DetectorVisitKey
-
-DETECTORS: Final[Mapping[str, Mapping[str, int]]] = {"LATISS": {"R00_S00": 0}}
-"""Number of each detector by the instrument and by the detector's name in keys."""
+from prompt_processing.instruments.cameras import CAMERAS
 
 
 class Arrivals:
@@ -205,10 +202,11 @@ def detector_number(raw: RawKey) -> int:
     RawError
         If the instrument or the detector is not known.
     """
-    try:
-        return DETECTORS[raw.instrument][raw.detector_name]
-    except KeyError:
-        raise RawError(f"{raw}: instrument {raw.instrument} has no detector {raw.detector_name}") from None
+    camera = CAMERAS.get(raw.instrument)
+    number = None if camera is None else camera().number_of(raw.detector_name)
+    if number is None:
+        raise RawError(f"{raw}: instrument {raw.instrument} has no detector {raw.detector_name}")
+    return number
 
 
 def _version(path: ResourcePath) -> tuple[int, int]:

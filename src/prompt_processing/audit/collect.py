@@ -30,7 +30,7 @@ from prompt_processing.domain.ids import (
 from prompt_processing.domain.raws import unescape_group
 from prompt_processing.domain.visit import DetectorVisit, DetectorVisitKey, parse_event
 from prompt_processing.factory import open_selection
-from prompt_processing.instruments.fan_out import detector_visits
+from prompt_processing.instruments.fan_out import Active, detector_visits
 from prompt_processing.instruments.ingest import day_timespan
 from prompt_processing.ledger.sql import SqlLedger
 from prompt_processing.repository.central import open_central
@@ -73,8 +73,9 @@ def collect(repo: Path, events: Path) -> Evidence:
     StoreError
         If a store does not answer.
     """
-    expected = read_expected(events / EVENTS if events.is_dir() else events)
     settings = Settings.load(repo)
+    file = events / EVENTS if events.is_dir() else events
+    expected = read_expected(file, settings.instruments.detectors)
     places = settings.repository
     central = open_central(repo)
     ledger = _open_ledger(places)
@@ -114,8 +115,15 @@ def collect(repo: Path, events: Path) -> Evidence:
     )
 
 
-def read_expected(file: Path) -> Expected:
+def read_expected(file: Path, active: Active | None = None) -> Expected:
     """Read events and return the detector-visits that they announce; a repeated event counts once.
+
+    Parameters
+    ----------
+    file
+        One event per line.
+    active
+        Detectors that are processed, by instrument, as in `~prompt_processing.instruments.fan_out`.
 
     Raises
     ------
@@ -130,7 +138,7 @@ def read_expected(file: Path) -> Expected:
     problems = []
     for number, line in enumerate(lines, start=1):
         try:
-            found = detector_visits(parse_event(line)) if line.strip() else []
+            found = detector_visits(parse_event(line), active) if line.strip() else []
         except PromptError as error:
             problems.append(f"{file.name} line {number}: {error}")
         else:

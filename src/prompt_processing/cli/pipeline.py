@@ -71,16 +71,22 @@ def pipeline_explain(repo: Path, event: TextIO, detector: int | None) -> None:
     EVENT is a file with nextVisit events in JSON, one per line, such as a night's events.jsonl; - reads them
     from standard input.
     """
+    from prompt_processing.config import Settings
     from prompt_processing.domain.visit import parse_event
     from prompt_processing.factory import open_overrides, open_selection
+    from prompt_processing.instruments.cameras import get_instrument
     from prompt_processing.instruments.fan_out import detector_visits
 
     selection, override = open_selection(repo), open_overrides(repo).current()
+    active = Settings.load(repo).instruments.detectors
     for line in filter(str.strip, event):
-        for visit in detector_visits(parse_event(line)):
+        for visit in detector_visits(parse_event(line), active):
             if detector not in {None, visit.detector}:
                 continue
-            choice = selection.choose(visit, (visit.ra, visit.dec), override)
+            centre = get_instrument(visit.instrument).centre(
+                visit.detector, visit.ra, visit.dec, visit.rotation
+            )
+            choice = selection.choose(visit, centre, override)
             names = ", ".join(path.stem for path in choice.pipelines) or "none: skipped as no-pipeline"
             click.echo(f"{visit.instrument} {visit.groupId} detector {visit.detector}: {names}")
             for reason in choice.reasons:

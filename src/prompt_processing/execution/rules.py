@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from prompt_processing.domain.clock import from_tai_seconds
 from prompt_processing.domain.visit import DetectorVisit, Dome
 from prompt_processing.execution.sky_map import SkyMap
-from prompt_processing.instruments.latiss import band_of
+from prompt_processing.instruments.cameras import band_of
 
 IMAGE_TYPES: Final = ("science", "calibration")
 """What an event lets one expect: calibration images with the dome closed, science with it open."""
@@ -163,7 +163,8 @@ class Conditions(_Part):
         """Tell whether every filter that the event allows is one of the rule's."""
         patterns = self.filter or ()
         return bool(visit.filter_names) and all(
-            band_of(name) in patterns or _matches(name, patterns) for name in visit.filter_names
+            band_of(visit.instrument, name) in patterns or _matches(name, patterns)
+            for name in visit.filter_names
         )
 
 

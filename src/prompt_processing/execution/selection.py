@@ -13,7 +13,7 @@ from prompt_processing.domain.errors import ConfigError
 from prompt_processing.domain.visit import DetectorVisit
 from prompt_processing.execution.override import Override
 from prompt_processing.execution.rules import Rule, Rules
-from prompt_processing.instruments.latiss import get_instrument
+from prompt_processing.instruments.cameras import get_instrument
 
 OVERRIDE: Final = "override"
 """Stands for the name of the rule when an operator decides."""

@@ -3,7 +3,7 @@
 from lsst.daf.butler import Butler, CollectionType
 
 from prompt_processing.domain import collections
-from prompt_processing.instruments.latiss import Latiss
+from prompt_processing.instruments.cameras import CAMERAS
 from prompt_processing.instruments.skymap import SKYMAP, register_skymap
 from prompt_processing.instruments.storage import butler_config, register_dataset_types
 
@@ -28,9 +28,9 @@ def prepare_butler(butler: Butler) -> None:
     butler.collections.register(collections.SKYMAPS, CollectionType.RUN)
     if butler.find_dataset("skyMap", skymap=SKYMAP.name, collections=collections.SKYMAPS) is None:
         butler.put(SKYMAP.config, "skyMap", skymap=SKYMAP.name, run=collections.SKYMAPS)
-    instrument = Latiss()
-    instrument.register(butler.registry)
-    _register_collections(butler, instrument.getName())
+    for name, camera in CAMERAS.items():
+        camera().register(butler.registry)
+        _register_collections(butler, name)
 
 
 def _register_collections(butler: Butler, instrument: str) -> None:

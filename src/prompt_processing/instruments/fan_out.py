@@ -3,6 +3,7 @@
 Whoever sends messages for an event and whoever checks afterwards what became of it asks here.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import astropy.units as u
@@ -11,7 +12,10 @@ from astropy.utils import iers
 
 from prompt_processing.domain.clock import from_tai_seconds
 from prompt_processing.domain.visit import CoordinateSystem, DetectorVisit, NextVisit, fan_out
-from prompt_processing.instruments.latiss import Latiss, get_instrument
+from prompt_processing.instruments.camera import Camera
+from prompt_processing.instruments.cameras import get_instrument
+
+type Active = Mapping[str, Sequence[int]]
 
 PRESSURE: Final = 750 * u.hPa
 """Air at the site, for refraction: a few hectopascal more or less are an arcsecond at 45 deg."""
@@ -19,7 +23,7 @@ TEMPERATURE: Final = 10 * u.deg_C
 WAVELENGTH: Final = 0.6 * u.micron
 
 
-def detector_visits(event: NextVisit) -> list[DetectorVisit]:
+def detector_visits(event: NextVisit, active: Active | None = None) -> list[DetectorVisit]:
     """Return the messages of an event, one per active detector of its instrument.
 
     Parameters
@@ -27,6 +31,8 @@ def detector_visits(event: NextVisit) -> list[DetectorVisit]:
     event
         The event. One that is no observation (blank instrument) has no messages. A position in the
         observed system (altitude and azimuth) is turned into ICRS for the start of the visit.
+    active
+        Numbers of the detectors that are processed, by instrument; all of an instrument that is not named.
 
     Raises
     ------
@@ -40,10 +46,10 @@ def detector_visits(event: NextVisit) -> list[DetectorVisit]:
     instrument = get_instrument(event.instrument)
     if event.coordinateSystem is CoordinateSystem.OBSERVED:
         event = _with_icrs(event, instrument)
-    return fan_out(event, instrument.detectors)
+    return fan_out(event, (active or {}).get(event.instrument, instrument.detectors))
 
 
-def _with_icrs(event: NextVisit, instrument: Latiss) -> NextVisit:
+def _with_icrs(event: NextVisit, instrument: Camera) -> NextVisit:
     """Return an event whose position is ICRS instead of azimuth and altitude."""
     azimuth, altitude = event.position
     if not 0.0 <= altitude <= 90.0:

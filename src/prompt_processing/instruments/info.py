@@ -5,7 +5,7 @@ from typing import Any
 from astro_metadata_translator import ObservationInfo
 from astropy.time import Time
 
-from prompt_processing.instruments.latiss import band_of
+from prompt_processing.instruments.cameras import band_of
 from prompt_processing.instruments.observation import observation_info
 from prompt_processing.instruments.raw import RawExposure
 
@@ -53,7 +53,7 @@ def info_from_observation(observation: ObservationInfo) -> dict[str, Any]:
         "seq_num": observation.observation_counter,
         "observation_type": observation.observation_type,
         "object": observation.object,
-        "band": band_of(observation.physical_filter),
+        "band": band_of(observation.instrument, observation.physical_filter),
         "physical_filter": observation.physical_filter,
         "exposure_time": float(observation.exposure_time.to_value("s")),
         "dark_time": float(observation.dark_time.to_value("s")),

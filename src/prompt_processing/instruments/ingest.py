@@ -22,10 +22,11 @@ from lsst.sphgeom import ConvexPolygon
 
 from prompt_processing.domain.errors import ConflictError, HeaderError
 from prompt_processing.domain.ids import visit_id_from_group
+from prompt_processing.instruments.camera import GROUP_VISIT_SYSTEM, VISIT_SYSTEM
+from prompt_processing.instruments.cameras import band_of, get_instrument
 from prompt_processing.instruments.formatters import RawFormatter
-from prompt_processing.instruments.latiss import GROUP_VISIT_SYSTEM, VISIT_SYSTEM, band_of, get_instrument
 from prompt_processing.instruments.observation import observation_info, with_group
-from prompt_processing.instruments.pointing import DEFAULT_PADDING, detector_region, predicted_wcs
+from prompt_processing.instruments.pointing import DEFAULT_PADDING, detector_region
 from prompt_processing.instruments.raw import read_raw_header
 
 _LENGTHS: Final = {"target_name": 64, "science_program": 64, "observation_reason": 68}
@@ -119,7 +120,7 @@ def exposure_records(universe: DimensionUniverse, observation: ObservationInfo) 
         "physical_filter": {
             "instrument": instrument,
             "name": physical_filter,
-            "band": band_of(physical_filter),
+            "band": band_of(instrument, physical_filter),
         },
         "day_obs": {"instrument": instrument, "id": day, "timespan": day_timespan(day)},
         "group": {"instrument": instrument, "name": observation.exposure_group},
@@ -288,9 +289,12 @@ def observation_region(
             f"{observation.filename or observation.observation_id}: no position on the sky (cards RA, DEC, "
             f"ROTPA, TRACKSYS), so there is no visit; observation type {observation.observation_type}"
         )
-    scale = get_instrument(observation.instrument).pixel_scale
-    wcs = predicted_wcs(
-        float(radec.icrs.ra.deg), float(radec.icrs.dec.deg), float(rotation.deg), shape, scale
+    wcs = get_instrument(observation.instrument).predicted_wcs(
+        int(observation.detector_num),
+        float(radec.icrs.ra.deg),
+        float(radec.icrs.dec.deg),
+        float(rotation.deg),
+        shape,
     )
     return detector_region(wcs, shape, padding)
 

@@ -8,7 +8,7 @@ from astro_metadata_translator import ObservationInfo
 from astropy.io import fits
 
 from prompt_processing.domain.errors import HeaderError, WrongCameraError
-from prompt_processing.instruments.translator import LatissTranslator
+from prompt_processing.instruments.translators import TRANSLATORS
 
 
 def observation_info(header: fits.Header, path: str | Path) -> ObservationInfo:
@@ -30,11 +30,13 @@ def observation_info(header: fits.Header, path: str | Path) -> ObservationInfo:
     """
     if "INSTRUME" not in header:
         raise HeaderError(f"{path}: card INSTRUME is missing")
-    if not LatissTranslator.can_translate(header):
-        raise WrongCameraError(f"{path}: card INSTRUME is {header['INSTRUME']!r}, not LATISS")
+    translator = next((found for found in TRANSLATORS if found.can_translate(header)), None)
+    if translator is None:
+        names = ", ".join(found.name for found in TRANSLATORS)
+        raise WrongCameraError(f"{path}: card INSTRUME is {header['INSTRUME']!r}; known are {names}")
     try:
         return ObservationInfo(
-            header.copy(), filename=str(path), translator_class=LatissTranslator, pedantic=True, quiet=True
+            header.copy(), filename=str(path), translator_class=translator, pedantic=True, quiet=True
         )
     except Exception as error:
         # The library wraps whatever a translator raises; our own error is somewhere below.

@@ -55,6 +55,35 @@ def predicted_wcs(ra: float, dec: float, rotation: float, shape: tuple[int, int]
     return wcs
 
 
+def recentred(plane: WCS, shape: tuple[int, int]) -> WCS:
+    """Return a WCS around the centre of an image that agrees there with one around another place.
+
+    Parameters
+    ----------
+    plane
+        TAN whose origin may be far outside of the image.
+    shape
+        Shape ``(ny, nx)`` of the image.
+
+    Returns
+    -------
+    wcs
+        TAN with the same position, scale and orientation at the centre of the image.
+    """
+    ny, nx = shape
+    x, y = (nx - 1) / 2, (ny - 1) / 2
+    wcs = plane.deepcopy()
+    wcs.wcs.crval = plane.wcs_pix2world([[x, y]], 0)[0]
+    wcs.wcs.crpix = [x + 1, y + 1]
+    # In its own plane the centre is the origin, and a step of a pixel is a column of the matrix.
+    wcs.wcs.cd = np.eye(2)
+    wcs.wcs.set()
+    steps = plane.wcs_pix2world([[x + 1, y], [x, y + 1]], 0)
+    wcs.wcs.cd = (wcs.wcs_world2pix(steps, 0) - [x, y]).T
+    wcs.wcs.set()
+    return wcs
+
+
 def detector_region(wcs: WCS, shape: tuple[int, int], padding: float = DEFAULT_PADDING) -> ConvexPolygon:
     """Return the region of the sky that an image covers, with a margin.
 

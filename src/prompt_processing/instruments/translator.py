@@ -1,12 +1,12 @@
-"""Header cards of LATISS raws, translated for `astro_metadata_translator`.
+"""Header cards of the raws of Rubin's cameras, translated for `astro_metadata_translator`.
 
-Rules and names are those of ``lsst/obs_lsst`` (``translators/lsst.py``, ``translators/latiss.py``). Where
-Rubin's translator guesses a value, this one raises `~prompt_processing.domain.errors.HeaderError`.
+What all cameras have in common; what differs is in `prompt_processing.instruments.translators`. Rules and
+names are those of ``lsst/obs_lsst`` (``translators/lsst.py``). Where Rubin's translator guesses a value, this
+one raises `~prompt_processing.domain.errors.HeaderError`.
 """
 
 import math
-import re
-from typing import Any, ClassVar, Final, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import astropy.units as u
 from astro_metadata_translator import FitsTranslator, cache_translation
@@ -16,38 +16,23 @@ from astropy.time import Time, TimeDelta
 from prompt_processing.domain import ids
 from prompt_processing.domain.errors import HeaderError
 
-DETECTOR: Final = 0
-"""The only detector of LATISS."""
-DETECTOR_GROUP: Final = "RXX"
-DETECTOR_NAME: Final = "S00"
-
-SITE = EarthLocation.from_geodetic(-70.747698, -30.244728, 2663.0)
 _OFF_SKY = frozenset({"bias", "dark", "flat"})
-_EMPTY = re.compile(r"empty_?\d*", re.IGNORECASE)
-_OPTIC = re.compile(r"[A-Za-z0-9_.+-]+")
-_FILTER_LENGTH = 32
 _ROLLOVER = TimeDelta(12 * 3600, format="sec", scale="tai")
 
 
-class LatissTranslator(FitsTranslator):
-    """Translator of the primary headers of LATISS."""
+class RubinTranslator(FitsTranslator):
+    """Translator of the primary headers of a camera; subclasses name the camera."""
 
-    name = "LATISS"
-    supported_instrument = "LATISS"
-
-    _const_map: ClassVar[dict[str, Any]] = {
-        "instrument": "LATISS",
-        "telescope": "Rubin Auxiliary Telescope",
-        "detector_group": DETECTOR_GROUP,
-        "detector_name": DETECTOR_NAME,
-        "detector_num": DETECTOR,
-    }
+    instruments: ClassVar[frozenset[str]]
+    """Values of ``INSTRUME``."""
+    site: ClassVar[EarthLocation]
+    """Where the telescope stands, if the header does not tell."""
 
     @classmethod
     def can_translate(cls, header: Any, filename: str | None = None) -> bool:
-        """Tell whether a header is one of LATISS, by either of the names it has had."""
+        """Tell whether a header is of this camera."""
         del filename
-        return str(header.get("INSTRUME", "")).strip() in {"LATISS", "LSST_ATISS"}
+        return str(header.get("INSTRUME", "")).strip() in cls.instruments
 
     @classmethod
     def observing_date_to_offset(cls, observing_date: Time) -> TimeDelta:
@@ -94,7 +79,7 @@ class LatissTranslator(FitsTranslator):
     def to_detector_exposure_id(self) -> int:
         """Return `prompt_processing.domain.ids.detector_exposure_id`."""
         try:
-            return ids.detector_exposure_id(self.to_exposure_id(), DETECTOR)
+            return ids.detector_exposure_id(self.to_exposure_id(), self.to_detector_num())
         except HeaderError as error:
             self._wrong("SEQNUM", str(error))
 
@@ -164,22 +149,6 @@ class LatissTranslator(FitsTranslator):
         return self._text("OBJECT") if self.is_key_ok("OBJECT") else "unknown"
 
     @cache_translation
-    def to_physical_filter(self) -> str:
-        """Return ``FILTER~GRATING``; an empty slot is ``empty``, a grating that is not told is ``unknown``.
-
-        Biases and darks need no filter; theirs is ``unknown`` if the card is missing.
-        """
-        if not self.is_key_ok("FILTER") and self.to_observation_type() in {"bias", "dark"}:
-            optic = "unknown"
-        else:
-            optic = self._optic("FILTER")
-        grating = self._optic("GRATING") if self.is_key_ok("GRATING") else "unknown"
-        name = f"{optic}~{grating}"
-        if len(name) > _FILTER_LENGTH:
-            self._wrong("FILTER", f"{name} is longer than {_FILTER_LENGTH} characters")
-        return name
-
-    @cache_translation
     def to_has_simulated_content(self) -> bool:
         """Tell whether anything was simulated: a true ``SIMULATE ...`` card, or a simulator as controller."""
         simulated = any("SIMULATE" in card and value for card, value in self._header.items())
@@ -231,11 +200,11 @@ class LatissTranslator(FitsTranslator):
 
     @cache_translation
     def to_location(self) -> EarthLocation:
-        """Return the site of ``OBSGEO-X``, ``-Y``, ``-Z`` [m], else that of the Auxiliary Telescope."""
+        """Return the site of ``OBSGEO-X``, ``-Y``, ``-Z`` [m], else that of the telescope."""
         cards = ("OBSGEO-X", "OBSGEO-Y", "OBSGEO-Z")
         values = [self._optional_number(card) for card in cards]
         if any(value is None for value in values):
-            return SITE
+            return self.site
         return EarthLocation.from_geocentric(*values, unit=u.m)
 
     @cache_translation
@@ -367,18 +336,6 @@ class LatissTranslator(FitsTranslator):
         if not 2010 <= year <= 2050:
             self._wrong(card, "not between 2010 and 2050")
         return time
-
-    def _optic(self, card: str) -> str:
-        """Return the name of what is in the filter or grating wheel."""
-        value = self._card(card)
-        if card == "GRATING" and value == "":
-            return "empty"
-        name = self._text(card)
-        if _EMPTY.fullmatch(name):
-            return "empty"
-        if not _OPTIC.fullmatch(name):
-            self._wrong(card, "not a name of letters, digits, '_', '.', '+' and '-'")
-        return name
 
     def _card(self, card: str) -> Any:
         if not self.is_key_ok(card):

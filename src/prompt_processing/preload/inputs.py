@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from prompt_processing.domain import collections
 from prompt_processing.domain.errors import StoreError
-from prompt_processing.instruments.latiss import band_of
+from prompt_processing.instruments.cameras import band_of
 from prompt_processing.instruments.skymap import SKYMAP
 
 
@@ -100,7 +100,7 @@ def _conditions(dataset_type: DatasetType, situation: Situation) -> tuple[list[s
     if situation.physical_filter is not None:
         values |= {
             "physical_filter": situation.physical_filter,
-            "band": band_of(situation.physical_filter),
+            "band": band_of(situation.instrument, situation.physical_filter),
         }
     present = {name: value for name, value in values.items() if name in dataset_type.dimensions.required}
     return [f"{name} = visit_{name}" for name in present], {

@@ -31,7 +31,7 @@ from prompt_processing.execution.override import Overrides
 from prompt_processing.execution.rules import observing_day
 from prompt_processing.execution.run import VisitRun
 from prompt_processing.execution.selection import Choice, Selection
-from prompt_processing.instruments.latiss import get_instrument
+from prompt_processing.instruments.cameras import get_instrument
 from prompt_processing.instruments.skymap import SKYMAP
 from prompt_processing.preload.cache import DatasetCache
 from prompt_processing.preload.footprint import field_region
@@ -170,7 +170,9 @@ class Preloader:
         StoreError
             If it cannot be read.
         """
-        return self._selection.choose(visit, (visit.ra, visit.dec), self._overrides.current())
+        camera = get_instrument(visit.instrument)
+        centre = camera.centre(visit.detector, visit.ra, visit.dec, visit.rotation)
+        return self._selection.choose(visit, centre, self._overrides.current())
 
     def _chosen(self, decided: DecisionInfo) -> Choice:
         """Return the choice that a decision was made with."""
@@ -276,7 +278,7 @@ class _Material:
             collections=collections.calibs(self._visit.instrument),
         )
         if ref is None:
-            return get_instrument(self._visit.instrument).detector_shape
+            return get_instrument(self._visit.instrument).detector_shape(self._visit.detector)
         ny, nx = self._cache.get(ref)["shape"]
         return ny, nx
 
@@ -287,13 +289,14 @@ class _Material:
     @cached_property
     def _situation(self) -> Situation:
         visit = self._visit
-        scale = get_instrument(visit.instrument).pixel_scale
+        camera = get_instrument(visit.instrument)
+        ra, dec = camera.centre(visit.detector, visit.ra, visit.dec, visit.rotation)
         return Situation(
             instrument=visit.instrument,
             detector=visit.detector,
             physical_filter=visit.physical_filter,
             moment=self._moment,
-            region=field_region(visit.ra, visit.dec, self.shape, scale, self._padding),
+            region=field_region(ra, dec, self.shape, camera.pixel_scale, self._padding),
         )
 
 

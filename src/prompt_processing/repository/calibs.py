@@ -96,10 +96,13 @@ def build_calibs(repo: Path, night: Path, *, progress: Progress) -> None:
         If a raw cannot be read.
     """
     frames = find_frames(night / "calib")
-    detectors = groupby(frames, key=lambda frame: (frame.info["instrument"], frame.info["detector"]))
+
+    def detector(frame: Frame) -> tuple[str, int]:
+        return frame.info["instrument"], frame.info["detector"]
+
     with open_central(repo) as butler:
-        for (instrument, detector), members in detectors:
-            _build(butler, FrameSet(instrument, detector, list(members)), progress)
+        for (instrument, number), members in groupby(sorted(frames, key=detector), key=detector):
+            _build(butler, FrameSet(instrument, number, list(members)), progress)
 
 
 def _build(butler: Butler, frames: FrameSet, progress: Progress) -> None:

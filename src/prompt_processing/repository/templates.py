@@ -113,7 +113,7 @@ def _process_epoch(repo: Path, frame: Frame) -> Epoch:
         raw, observation = ingest_raw(butler, frame.path, run=collections.raws(epoch.instrument))
         define_visit(butler, observation, read_raw(frame.path).shape)
         if _find_image(butler, epoch) is None:
-            graph = load_graph(shipped_pipelines() / "LATISS" / "SingleFrame.yaml", butler)
+            graph = load_graph(shipped_pipelines() / epoch.instrument / "SingleFrame.yaml", butler)
             _make_image(butler, graph, epoch, raw, butler.get(raw))
     return epoch
 

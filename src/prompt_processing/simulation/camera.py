@@ -1,4 +1,4 @@
-"""The layout of a LATISS raw, and writing one.
+"""The layout of a raw of LATISS or LSSTCam, and writing one.
 
 The simulator has its own description of the format instead of sharing that of the reader: what both would
 have wrong in the same way, no test could find.
@@ -30,11 +30,14 @@ class Segment:
     """Columns of the detector, ascending."""
     top: bool
     """Whether it is read towards the last row of the detector instead of the first."""
+    mirrored: bool
+    """Whether it is read towards higher instead of lower columns."""
 
     @property
     def detsec(self) -> str:
         """The ``DETSEC`` card: 1-based, inclusive, in the order of readout."""
-        x = f"{self.columns.stop}:{self.columns.start + 1}"
+        left, right = self.columns.start + 1, self.columns.stop
+        x = f"{left}:{right}" if self.mirrored else f"{right}:{left}"
         low, high = self.rows.start + 1, self.rows.stop
         return f"[{x},{high}:{low}]" if self.top else f"[{x},{low}:{high}]"
 
@@ -47,15 +50,14 @@ class Segment:
             Image of the detector, shape ``(ny, nx)``.
         """
         part = detector[self.rows, self.columns]
-        return part[::-1, ::-1] if self.top else part[:, ::-1]
+        return part[:: -1 if self.top else 1, :: 1 if self.mirrored else -1]
 
 
 @dataclass(frozen=True, slots=True)
 class CameraLayout:
-    """A detector of two rows of eight amplifiers, as LATISS has it.
+    """A detector of two rows of eight amplifiers.
 
-    All amplifiers are read towards higher columns; those of the second row (``Segment0x``) from the last row
-    of the detector downwards.
+    Those of the second row (``Segment0x``) are read from the last row of the detector downwards.
     """
 
     columns: int
@@ -68,6 +70,9 @@ class CameraLayout:
     """Columns read after the data (serial overscan)."""
     parallel: int
     """Rows read after the data (parallel overscan)."""
+    turned: bool = False
+    """Whether the second row is turned by half a circle against the first, as in detectors of E2V, instead of
+    mirrored, as in those of ITL."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -105,6 +110,7 @@ class CameraLayout:
                 rows=slice(first, first + self.rows),
                 columns=slice(column * self.columns, (column + 1) * self.columns),
                 top=top,
+                mirrored=top and self.turned,
             )
 
 

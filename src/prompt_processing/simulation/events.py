@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from astropy.time import Time
 
-from prompt_processing.simulation.frames import CADENCE, INSTRUMENT, Frame
-from prompt_processing.simulation.headers import FILTER, program
+from prompt_processing.simulation.frames import CADENCE, Frame
+from prompt_processing.simulation.headers import program
 
 _ICRS: Final = 2
 _ROTATION_SKY: Final = 2
@@ -36,7 +36,7 @@ def next_visit(frame: Frame, number: int) -> dict[str, Any]:
     """
     if frame.announced is None:
         raise ValueError(f"{frame.kind} exposure {frame.obs_id} is not announced")
-    aim = frame.aim
+    aim, detector = frame.aim, frame.detector
     sent = Time(frame.announced.isot, scale="tai")
     return {
         "private_efdStamp": _seconds(sent.utc),
@@ -56,11 +56,11 @@ def next_visit(frame: Frame, number: int) -> dict[str, Any]:
         "startTime": _seconds(Time(frame.begin.isot, scale="tai")) - 0.4,
         "rotationSystem": _ROTATION_SKY,
         "cameraAngle": aim.rotation,
-        "filters": f"{FILTER}~empty",
+        "filters": detector.filter if detector.instrument != "LATISS" else f"{detector.filter}~empty",
         "dome": _DOME_OPEN,
         "duration": CADENCE - 5.0,
         "nimages": 1,
-        "instrument": INSTRUMENT,
+        "instrument": detector.instrument,
         "survey": program(frame),
         "totalCheckpoints": 1,
     }

@@ -10,10 +10,10 @@ from astropy.time import Time, TimeDelta
 from astropy.wcs import WCS
 from numpy.typing import ArrayLike, NDArray
 
+from prompt_processing.simulation.cameras import SimulatedDetector
 from prompt_processing.simulation.optics import PsfField, true_wcs
 from prompt_processing.simulation.profiles import SCIENCE_TIME, ZERO_POINT, Profile, stream
 
-INSTRUMENT: Final = "LATISS"
 BAND: Final = "r"
 CADENCE: Final = 40.0
 """Time from the start of one science exposure to the next [s]."""
@@ -53,8 +53,10 @@ class Pointing:
     rotation: float
     """``ROTPA`` in the header [deg]."""
     true_ra: float
+    """Where the centre of the detector really looks, ICRS [deg]."""
     true_dec: float
     true_rotation: float
+    """The detector's own rotation [deg]."""
     psf: PsfField
     transparency: float
     """Part of the light that passes the sky, relative to a clear one."""
@@ -68,6 +70,7 @@ class Pointing:
 class Frame:
     """One exposure."""
 
+    detector: SimulatedDetector
     kind: Kind
     day_obs: int
     seq: int
@@ -88,12 +91,17 @@ class Frame:
     @property
     def obs_id(self) -> str:
         """Observation id, as in the header."""
-        return f"AT_O_{self.day_obs}_{self.seq:06d}"
+        return f"{self.detector.prefix}_{self.day_obs}_{self.seq:06d}"
 
     @property
     def exposure_id(self) -> int:
         """Exposure id by Rubin's formula (controller O has the index 0)."""
         return int(f"{self.day_obs}{self.seq:05d}")
+
+    @property
+    def file_stem(self) -> str:
+        """Name of the raw without its extension."""
+        return f"{self.obs_id}_{self.detector.name}"
 
     @property
     def compressed(self) -> bool:
@@ -113,12 +121,12 @@ class Frame:
     def path(self, night: Path) -> Path:
         """Return the raw's place in the folder of a night."""
         suffix = ".fits.fz" if self.compressed else ".fits"
-        folder = night / _FOLDERS[self.kind] / INSTRUMENT / str(self.day_obs) / self.obs_id
-        return folder / f"{self.obs_id}_R00_S00{suffix}"
+        folder = night / _FOLDERS[self.kind] / self.detector.instrument / str(self.day_obs) / self.obs_id
+        return folder / f"{self.file_stem}{suffix}"
 
     def sidecar(self, night: Path) -> Path:
         """Return the sidecar's place in the folder of a night."""
-        return self.path(night).with_name(f"{self.obs_id}_R00_S00.json")
+        return self.path(night).with_name(f"{self.file_stem}.json")
 
     @property
     def aim(self) -> Pointing:
@@ -136,7 +144,8 @@ class Frame:
     @property
     def wcs(self) -> WCS:
         """The true WCS."""
-        return true_wcs(self.shape, self.aim.true_ra, self.aim.true_dec, self.aim.true_rotation)
+        aim = self.aim
+        return true_wcs(self.shape, aim.true_ra, aim.true_dec, aim.true_rotation, self.detector.pixel_scale)
 
     @property
     def electron_per_njy(self) -> float:
@@ -153,8 +162,8 @@ class Frame:
         return self.aim.sky * (1 + in_x) + self.aim.sky * in_y
 
 
-def plan_frames(profile: Profile, seed: int, visits: int) -> list[Frame]:
-    """Return all exposures of a night: calibs, template epochs, science visits.
+def plan_frames(profile: Profile, seed: int, visits: int, detector: SimulatedDetector) -> list[Frame]:
+    """Return all exposures of a night on one detector: calibs, template epochs, science visits.
 
     Parameters
     ----------
@@ -164,6 +173,8 @@ def plan_frames(profile: Profile, seed: int, visits: int) -> list[Frame]:
         Seed of the night; it also decides the date and the field.
     visits : `int`
         Number of science visits.
+    detector : `~prompt_processing.simulation.cameras.SimulatedDetector`
+        The detector. What all detectors have in common does not depend on it.
     """
     rng = stream(seed, "frames")
     tonight = date(2026, 3, 1) + timedelta(days=seed % 28)
@@ -172,8 +183,8 @@ def plan_frames(profile: Profile, seed: int, visits: int) -> list[Frame]:
     # Most of the pointing error is the same all the time, as an imperfect pointing model makes it.
     size, angle = rng.uniform(12.5, 17.5), rng.uniform(0, 2 * np.pi)
     error = size * np.array([np.cos(angle), np.sin(angle)])
-    sky = _Sky(profile, target, rotation, error)
-    frames = _plan_calibs(profile, tonight - timedelta(days=_CALIBS_BEFORE))
+    sky = _Sky(detector, profile, target, rotation, error)
+    frames = _plan_calibs(detector, profile, tonight - timedelta(days=_CALIBS_BEFORE))
     for index, days in enumerate(_TEMPLATES_BEFORE):
         frames.append(sky.template(rng, tonight - timedelta(days=days), index))
     crossed = min(1, visits - 1)
@@ -181,7 +192,7 @@ def plan_frames(profile: Profile, seed: int, visits: int) -> list[Frame]:
     return frames
 
 
-def _plan_calibs(profile: Profile, day: date) -> list[Frame]:
+def _plan_calibs(detector: SimulatedDetector, profile: Profile, day: date) -> list[Frame]:
     kinds: list[tuple[Kind, float, float]] = [("bias", 0.0, 0.0)] * 5
     kinds += [("dark", 60.0, 0.0)] * 3
     kinds += [("flat", 5.0, level) for level in _FLAT_LEVELS for _ in range(2)]
@@ -190,7 +201,17 @@ def _plan_calibs(profile: Profile, day: date) -> list[Frame]:
     for seq, (kind, exposure_time, level) in enumerate(kinds, start=1):
         group = _group(begin, -0.1)
         frames.append(
-            Frame(kind, _day_obs(day), seq, begin, exposure_time, group, profile.layout.shape, level=level)
+            Frame(
+                detector,
+                kind,
+                _day_obs(day),
+                seq,
+                begin,
+                exposure_time,
+                group,
+                profile.layout.shape,
+                level=level,
+            )
         )
         begin = begin + TimeDelta(exposure_time + 6.0, format="sec")
     return frames
@@ -200,6 +221,7 @@ def _plan_calibs(profile: Profile, day: date) -> list[Frame]:
 class _Sky:
     """What the exposures of one field have in common."""
 
+    detector: SimulatedDetector
     profile: Profile
     target: tuple[float, float]
     rotation: float
@@ -221,6 +243,7 @@ class _Sky:
         start = Time(f"{_after_midnight(day)}T02:{20 + index}:11.000", scale="tai", precision=3)
         begin = start + TimeDelta(round(rng.uniform(0, 9), 3), format="sec")
         return Frame(
+            self.detector,
             "template",
             _day_obs(day),
             60 + index,
@@ -245,6 +268,7 @@ class _Sky:
         begin = start + TimeDelta(round(CADENCE * index + rng.uniform(0, 0.5), 3), format="sec")
         announced = begin - TimeDelta(round(rng.uniform(25.0, 29.0), 3), format="sec")
         return Frame(
+            self.detector,
             "science",
             _day_obs(day),
             101 + index,
@@ -270,16 +294,17 @@ class _Sky:
         ra, dec = _offset(*self.target, dither)
         size, angle = rng.uniform(0, self.profile.jitter), rng.uniform(0, 2 * np.pi)
         error = self.error + size * np.array([np.cos(angle), np.sin(angle)])
-        true_ra, true_dec = _offset(ra, dec, error)
         fwhm, variation, ellipticity = psf
         along_x, along_y, quadratic = rng.uniform(-1, 1, 3) * (0.015, 0.015, 0.006)
+        turn = rng.uniform(-0.3, 0.3)
+        true_ra, true_dec, true_rotation = self.detector.looks_at(*_offset(ra, dec, error), rotation + turn)
         return Pointing(
             ra=ra,
             dec=dec,
             rotation=rotation % 360.0,
             true_ra=true_ra,
             true_dec=true_dec,
-            true_rotation=rotation + rng.uniform(-0.3, 0.3),
+            true_rotation=true_rotation,
             psf=PsfField.draw(
                 rng, self.profile.layout.shape, fwhm=fwhm, variation=variation, ellipticity=ellipticity
             ),

@@ -1,4 +1,4 @@
-"""The cards of a LATISS raw's primary header."""
+"""The cards of a raw's primary header."""
 
 from typing import Any, Final
 
@@ -7,9 +7,9 @@ import numpy as np
 from astropy.io import fits
 from astropy.time import Time, TimeDelta
 
-from prompt_processing.simulation.frames import INSTRUMENT, Frame
+from prompt_processing.simulation.cameras import SimulatedDetector
+from prompt_processing.simulation.frames import Frame
 
-FILTER: Final = "SDSSr_65mm"
 GRATING: Final = "empty_1"
 READOUT_TIME: Final = 2.0
 """From shutter close to the complete image [s]."""
@@ -34,34 +34,41 @@ def program(frame: Frame) -> str:
 
 
 def raw_header(frame: Frame) -> fits.Header:
-    """Return the primary header of an exposure, with the cards that LATISS files have.
+    """Return the primary header of an exposure, with the cards that files of LATISS have.
 
     As in real files the WCS cards are there but empty, ``CCDGAIN`` is 1, and calibs point nowhere.
     """
     header = fits.Header()
-    for group in (_camera_cards(), _time_cards(frame), _telescope_cards(frame), _visit_cards(frame)):
+    for group in (
+        _camera_cards(frame.detector),
+        _time_cards(frame),
+        _telescope_cards(frame),
+        _visit_cards(frame),
+    ):
         header.update(group)
     for name in _WCS_CARDS:
         header[name] = None
     return header
 
 
-def _camera_cards() -> dict[str, Any]:
+def _camera_cards(detector: SimulatedDetector) -> dict[str, Any]:
+    raft, slot = detector.name.split("_")
+    is_latiss = detector.instrument == "LATISS"
     return {
-        "CCD_MANU": "ITL",
-        "CCD_TYPE": "3800C",
+        "CCD_MANU": detector.vendor,
+        "CCD_TYPE": "3800C" if detector.vendor == "ITL" else "CCD250",
         "BINX": 1,
         "BINY": 1,
         "CCDGAIN": 1.0,
         "CCDNOISE": 10.0,
-        "CCDSLOT": "S00",
-        "RAFTBAY": "R00",
-        "LSST_NUM": "ITL-3800C-068",
+        "CCDSLOT": slot,
+        "RAFTBAY": raft,
+        "LSST_NUM": "ITL-3800C-068" if is_latiss else f"{detector.vendor}-{detector.number:03d}",
         "CCD_SERN": "20862",
         "CCDTEMP": -101.02,
         "TEMP_SET": -104.15,
-        "INSTRUME": INSTRUMENT,
-        "TELESCOP": "LSST AuxTelescope",
+        "INSTRUME": detector.instrument,
+        "TELESCOP": "LSST AuxTelescope" if is_latiss else "Simonyi Survey Telescope",
         "FACILITY": "Vera C. Rubin Observatory",
         "OBS-LONG": _LONGITUDE,
         "OBS-LAT": _LATITUDE,
@@ -130,10 +137,11 @@ def _horizontal(frame: Frame) -> tuple[float, float]:
 
 def _visit_cards(frame: Frame) -> dict[str, Any]:
     pointed = frame.pointing is not None
+    grating = {"GRATING": GRATING, "GRATBAND": "EMPTY"} if frame.detector.instrument == "LATISS" else {}
     image_type = _IMAGE_TYPES.get(frame.kind, "OBJECT")
     return {
         "OBSID": frame.obs_id,
-        "CAMCODE": "AT",
+        "CAMCODE": frame.detector.prefix[:2],
         "CONTRLLR": "O",
         "DAYOBS": str(frame.day_obs),
         "SEQNUM": frame.seq,
@@ -145,9 +153,8 @@ def _visit_cards(frame: Frame) -> dict[str, Any]:
         "REASON": "prompt" if frame.kind == "science" else frame.kind,
         "CURINDEX": 1,
         "MAXINDEX": 1,
-        "FILTER": FILTER,
+        "FILTER": frame.detector.filter,
         "FILTBAND": "r",
-        "GRATING": GRATING,
-        "GRATBAND": "EMPTY",
-        "FILENAME": f"{frame.obs_id}_R00_S00.fits",
+        **grating,
+        "FILENAME": f"{frame.file_stem}.fits",
     }

@@ -1,21 +1,23 @@
 """Making a simulated night: everything in the folder of a night, each file once."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from io import StringIO
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Final, get_args
+from typing import Any, Final, get_args
 
 import numpy as np
-from astropy.table import Table
+from astropy.coordinates import SkyCoord
+from astropy.table import Table, vstack
 
 from prompt_processing.domain.errors import ConfigError, ConflictError
 from prompt_processing.simulation import truth
 from prompt_processing.simulation.camera import partial_name, write_raw
+from prompt_processing.simulation.cameras import LATISS, SimulatedDetector, simulated_detectors
 from prompt_processing.simulation.cosmic_rays import add_cosmic_rays, draw_cosmic_rays
 from prompt_processing.simulation.detector import (
     Electronics,
@@ -27,9 +29,9 @@ from prompt_processing.simulation.detector import (
     read_out,
 )
 from prompt_processing.simulation.events import events_lines
-from prompt_processing.simulation.frames import INSTRUMENT, Frame, plan_frames
+from prompt_processing.simulation.frames import Frame, plan_frames
 from prompt_processing.simulation.headers import raw_header
-from prompt_processing.simulation.profiles import PROFILES, Profile, Size, stream
+from prompt_processing.simulation.profiles import Profile, Size, profile_of, stream
 from prompt_processing.simulation.render import Points, StaticSky, expected_light
 from prompt_processing.simulation.sky import Scene, make_refcat, make_scene
 from prompt_processing.simulation.transients import VisitChanges, plan_changes
@@ -51,8 +53,10 @@ class NightSummary:
     """Observing day of the science visits."""
     visits: tuple[str, ...]
     """Observation ids of the science visits."""
+    detectors: tuple[str, ...]
+    """Names of the detectors."""
     transients: tuple[int, ...]
-    """Number of transients in each visit."""
+    """Number of transients in each visit, on all detectors together."""
     files_written: int
     files_kept: int
     """Files that were there already."""
@@ -61,7 +65,8 @@ class NightSummary:
 def simulate_night(
     night: Path,
     *,
-    instrument: str = INSTRUMENT,
+    instrument: str = LATISS.instrument,
+    detectors: Sequence[int] = (),
     seed: int,
     visits: int = 3,
     size: Size,
@@ -77,7 +82,9 @@ def simulate_night(
     night : `pathlib.Path`
         Folder of the night; made if it does not exist.
     instrument : `str`, optional
-        Only ``LATISS`` is known.
+        ``LATISS`` or ``LSSTCam``.
+    detectors : `~collections.abc.Sequence` [`int`], optional
+        Numbers of the detectors; the one at the boresight if none is given.
     seed : `int`
         Not negative; decides everything that is random, and the date and the field.
     visits : `int`, optional
@@ -100,11 +107,18 @@ def simulate_night(
         If the folder holds something else.
     """
     night = Path(night)
-    _check(instrument, seed, visits, size)
-    _claim(night, {"instrument": instrument, "seed": seed, "visits": visits, "size": size})
-    plan = _plan(size, seed, visits)
-    texts = dict(_texts(plan, night))
-    jobs = [job for job in _jobs(plan, night, size, seed) if not job.path.exists()]
+    _check(seed, visits, size)
+    chosen = simulated_detectors(instrument, detectors)
+    arguments: dict[str, Any] = {"instrument": instrument, "seed": seed, "visits": visits, "size": size}
+    if instrument != LATISS.instrument:
+        arguments["detectors"] = [detector.number for detector in chosen]
+    _claim(night, arguments)
+    plans = [_plan(size, seed, visits, detector) for detector in chosen]
+    texts = dict(_common_texts(plans, night))
+    for plan in plans:
+        texts |= dict(_texts(plan, night))
+    all_jobs = [job for plan in plans for job in _jobs(plan, night, size)]
+    jobs = [job for job in all_jobs if not job.path.exists()]
     missing = [path for path in texts if not path.exists()]
     total = len(jobs) + len(missing)
     done = 0
@@ -115,7 +129,7 @@ def simulate_night(
         _write_text(path, texts[path]())
         done += 1
         _tell(progress, "tables", done, total)
-    science = [frame for frame in plan.frames if frame.kind == "science"]
+    science = [frame for frame in plans[0].frames if frame.kind == "science"]
     return NightSummary(
         night=night,
         instrument=instrument,
@@ -123,15 +137,16 @@ def simulate_night(
         size=size,
         day_obs=science[0].day_obs,
         visits=tuple(frame.obs_id for frame in science),
-        transients=tuple(len(plan.changes[frame.obs_id].transients) for frame in science),
+        detectors=tuple(detector.name for detector in chosen),
+        transients=tuple(
+            sum(len(plan.changes[frame.obs_id].transients) for plan in plans) for frame in science
+        ),
         files_written=total,
-        files_kept=len(texts) + len(plan.frames) - total,
+        files_kept=len(texts) + len(all_jobs) - total,
     )
 
 
-def _check(instrument: str, seed: int, visits: int, size: str) -> None:
-    if instrument != INSTRUMENT:
-        raise ConfigError(f"cannot simulate instrument {instrument!r}: only {INSTRUMENT} is known")
+def _check(seed: int, visits: int, size: str) -> None:
     if size not in get_args(Size):
         raise ConfigError(f"size {size!r} is none of {', '.join(get_args(Size))}")
     if seed < 0:
@@ -140,7 +155,7 @@ def _check(instrument: str, seed: int, visits: int, size: str) -> None:
         raise ConfigError(f"a night of {visits} visits has nothing to see")
 
 
-def _claim(night: Path, arguments: dict[str, str | int]) -> None:
+def _claim(night: Path, arguments: dict[str, Any]) -> None:
     """Write down what a folder is for, or check that it is for the same."""
     path = night / "truth" / "simulation.json"
     if path.exists():
@@ -155,10 +170,12 @@ def _claim(night: Path, arguments: dict[str, str | int]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """Everything about a night but its pixels."""
+    """Everything about a night on one detector but its pixels."""
 
+    detector: SimulatedDetector
     profile: Profile
     seed: int
+    """Of this detector."""
     frames: list[Frame]
     electronics: Electronics
     scene: Scene
@@ -168,9 +185,10 @@ class _Plan:
     """By observation id of the science visits."""
 
 
-def _plan(size: Size, seed: int, visits: int) -> _Plan:
-    profile = PROFILES[size]
-    frames = plan_frames(profile, seed, visits)
+def _plan(size: Size, night_seed: int, visits: int, detector: SimulatedDetector) -> _Plan:
+    profile = profile_of(size, detector)
+    frames = plan_frames(profile, night_seed, visits, detector)
+    seed = detector.seed(night_seed)
     electronics = make_electronics(profile, seed)
     science = [frame for frame in frames if frame.kind == "science"]
     scene = make_scene(profile, seed, science[0].aim.true_ra, science[0].aim.true_dec)
@@ -179,7 +197,7 @@ def _plan(size: Size, seed: int, visits: int) -> _Plan:
     pointed = [statics[frame.obs_id] for frame in science]
     changes = plan_changes(profile, seed, templates, pointed, electronics)
     by_visit = {frame.obs_id: change for frame, change in zip(science, changes, strict=True)}
-    return _Plan(profile, seed, frames, electronics, scene, statics, by_visit)
+    return _Plan(detector, profile, seed, frames, electronics, scene, statics, by_visit)
 
 
 def _rays(profile: Profile, seed: int, frame: Frame) -> Table:
@@ -188,12 +206,37 @@ def _rays(profile: Profile, seed: int, frame: Frame) -> Table:
     return draw_cosmic_rays(stream(seed, "cosmic rays", frame.obs_id), frame.shape, mean)
 
 
-def _texts(plan: _Plan, night: Path) -> Iterator[tuple[Path, Callable[[], str]]]:
-    """Yield every file that is not a raw, with what makes its content."""
-    folder = night / "truth"
-    science = [frame for frame in plan.frames if frame.kind == "science"]
-    yield night / "refcat.ecsv", lambda: _ecsv(make_refcat(plan.scene, plan.profile, plan.seed))
+def _common_texts(plans: list[_Plan], night: Path) -> Iterator[tuple[Path, Callable[[], str]]]:
+    """Yield the files that all detectors share, with what makes their content."""
+    science = [frame for frame in plans[0].frames if frame.kind == "science"]
+    yield night / "refcat.ecsv", lambda: _ecsv(_refcat(plans))
     yield night / "events.jsonl", lambda: events_lines(science)
+
+
+def _refcat(plans: list[_Plan]) -> Table:
+    """Return the reference catalogue: of each detector's stars those that no other detector is nearer to."""
+    centres = SkyCoord([_centre(plan) for plan in plans], unit="deg")
+    parts = []
+    for number, plan in enumerate(plans):
+        part = make_refcat(plan.scene, plan.profile, plan.seed)
+        if len(plans) > 1:
+            stars = SkyCoord(part["ra"], part["dec"], unit="deg")
+            nearest = np.argmin([centre.separation(stars).deg for centre in centres], axis=0)
+            part = part[nearest == number]
+        parts.append(part)
+    table = vstack(parts, metadata_conflicts="silent") if len(parts) > 1 else parts[0]
+    table["id"] = np.arange(len(table), dtype=np.int64) + 1_000_000
+    return table
+
+
+def _centre(plan: _Plan) -> tuple[float, float]:
+    first = next(frame for frame in plan.frames if frame.kind == "science")
+    return first.aim.true_ra, first.aim.true_dec
+
+
+def _texts(plan: _Plan, night: Path) -> Iterator[tuple[Path, Callable[[], str]]]:
+    """Yield every file about one detector that is not a raw, with what makes its content."""
+    folder = plan.detector.truth(night)
     yield folder / "exposures.ecsv", lambda: _ecsv(truth.exposures_table(plan.frames))
     yield folder / "amplifiers.ecsv", lambda: _ecsv(truth.amplifiers_table(plan.electronics))
     yield folder / "bad_pixels.ecsv", lambda: _ecsv(truth.bad_pixels_table(plan.electronics))
@@ -251,16 +294,17 @@ class _Job:
     path: Path
     size: Size
     seed: int
+    """Of the detector."""
     frame: Frame
     scene: Scene | None
     changes: Points
 
 
-def _jobs(plan: _Plan, night: Path, size: Size, seed: int) -> Iterator[_Job]:
+def _jobs(plan: _Plan, night: Path, size: Size) -> Iterator[_Job]:
     for frame in plan.frames:
         changes = plan.changes[frame.obs_id].points if frame.kind == "science" else _NOTHING
         scene = plan.scene if frame.pointing else None
-        yield _Job(frame.path(night), size, seed, frame, scene, changes)
+        yield _Job(frame.path(night), size, plan.seed, frame, scene, changes)
 
 
 def _run(jobs: list[_Job], *, parallel: bool) -> Iterator[None]:
@@ -279,15 +323,15 @@ def _run(jobs: list[_Job], *, parallel: bool) -> Iterator[None]:
 
 
 @lru_cache(maxsize=1)
-def _detector(size: Size, seed: int) -> tuple[Electronics, PixelMaps]:
-    electronics = make_electronics(PROFILES[size], seed)
+def _detector(size: Size, seed: int, detector: SimulatedDetector) -> tuple[Electronics, PixelMaps]:
+    electronics = make_electronics(profile_of(size, detector), seed)
     return electronics, make_pixel_maps(electronics, seed)
 
 
 def _make_raw(job: _Job) -> None:
     """Expose, read out and write one raw."""
-    frame, profile = job.frame, PROFILES[job.size]
-    electronics, maps = _detector(job.size, job.seed)
+    frame, profile = job.frame, profile_of(job.size, job.frame.detector)
+    electronics, maps = _detector(job.size, job.seed, frame.detector)
     rng = stream(job.seed, "exposure", frame.obs_id)
     charge = None
     if frame.kind != "bias":

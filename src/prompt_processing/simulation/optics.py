@@ -8,8 +8,6 @@ import numpy as np
 from astropy.wcs import WCS, Sip
 from numpy.typing import ArrayLike, NDArray
 
-from prompt_processing.simulation.profiles import PIXEL_SCALE
-
 MOFFAT_BETA: Final = 3.5
 DISTORTION: Final = 8e-4
 """Radial displacement at the corner of the detector relative to the distance from the centre."""
@@ -18,7 +16,7 @@ SCALE_ERROR: Final = 2e-4
 _TERMS: Final = 6
 
 
-def true_wcs(shape: tuple[int, int], ra: float, dec: float, rotation: float) -> WCS:
+def true_wcs(shape: tuple[int, int], ra: float, dec: float, rotation: float, pixel_scale: float) -> WCS:
     """Return the mapping between pixels and sky of one exposure.
 
     The linear part is ``CD = s [[cos R, -sin R], [-sin R, -cos R]]``: the detector is seen in ordinary sky
@@ -33,6 +31,8 @@ def true_wcs(shape: tuple[int, int], ra: float, dec: float, rotation: float) -> 
         ICRS position at the centre of the detector [deg].
     rotation : `float`
         True rotation R [deg].
+    pixel_scale : `float`
+        Nominal pixel scale [arcsec].
 
     Returns
     -------
@@ -40,7 +40,7 @@ def true_wcs(shape: tuple[int, int], ra: float, dec: float, rotation: float) -> 
         TAN-SIP of order 3 without inverse coefficients; call it with origin 0.
     """
     ny, nx = shape
-    scale = PIXEL_SCALE * (1.0 + SCALE_ERROR) / 3600.0
+    scale = pixel_scale * (1.0 + SCALE_ERROR) / 3600.0
     cosine, sine = np.cos(np.deg2rad(rotation)), np.sin(np.deg2rad(rotation))
     wcs = WCS(naxis=2)
     wcs.wcs.ctype = ["RA---TAN-SIP", "DEC--TAN-SIP"]

@@ -1,17 +1,16 @@
 """What a simulated night holds: the numbers of its two sizes, and its streams of random numbers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 from zlib import crc32
 
 import numpy as np
 
 from prompt_processing.simulation.camera import CameraLayout
+from prompt_processing.simulation.cameras import LATISS, SimulatedDetector
 
 Size = Literal["full", "small"]
 
-PIXEL_SCALE: Final = 0.095695
-"""Nominal pixel scale [arcsec]."""
 FULL_WELL: Final = 150_000.0
 """Charge that a pixel holds before it spills along its column [electron]."""
 ZERO_POINT: Final = 24.2
@@ -28,6 +27,8 @@ class Profile:
     """
 
     layout: CameraLayout
+    pixel_scale: float
+    """Nominal [arcsec]."""
     stars: int
     """Stars in an area as large as the detector."""
     flux_range: tuple[float, float]
@@ -54,6 +55,7 @@ class Profile:
 PROFILES: Final[dict[Size, Profile]] = {
     "full": Profile(
         layout=CameraLayout(columns=509, rows=2000, prescan=3, overscan=64, parallel=48),
+        pixel_scale=LATISS.pixel_scale,
         stars=2500,
         flux_range=(1.5e3, 6e6),
         saturated=6,
@@ -68,6 +70,7 @@ PROFILES: Final[dict[Size, Profile]] = {
     ),
     "small": Profile(
         layout=CameraLayout(columns=80, rows=300, prescan=3, overscan=29, parallel=20),
+        pixel_scale=LATISS.pixel_scale,
         stars=170,
         flux_range=(5e3, 3e6),
         saturated=1,
@@ -81,6 +84,18 @@ PROFILES: Final[dict[Size, Profile]] = {
         jitter=0.8,
     ),
 }
+"""The sizes, with the detector of LATISS."""
+_E2V_LAYOUTS: Final[dict[Size, CameraLayout]] = {
+    "full": CameraLayout(columns=512, rows=2002, prescan=10, overscan=54, parallel=46, turned=True),
+    "small": CameraLayout(columns=82, rows=302, prescan=10, overscan=24, parallel=18, turned=True),
+}
+
+
+def profile_of(size: Size, detector: SimulatedDetector) -> Profile:
+    """Return the numbers of a size for a detector."""
+    profile = PROFILES[size]
+    layout = _E2V_LAYOUTS[size] if detector.vendor == "E2V" else profile.layout
+    return replace(profile, layout=layout, pixel_scale=detector.pixel_scale)
 
 
 def stream(seed: int, *names: str) -> np.random.Generator:

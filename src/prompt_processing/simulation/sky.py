@@ -8,7 +8,7 @@ from astropy.table import Table
 from astropy.units import Unit
 from numpy.typing import NDArray
 
-from prompt_processing.simulation.profiles import PIXEL_SCALE, SCIENCE_TIME, ZERO_POINT, Profile, stream
+from prompt_processing.simulation.profiles import SCIENCE_TIME, ZERO_POINT, Profile, stream
 
 CATALOG_EPOCH: Final = 2016.0
 """Julian year of the positions in the reference catalogue."""
@@ -76,8 +76,8 @@ def make_scene(profile: Profile, seed: int, ra: float, dec: float) -> Scene:
     """Return a scene around a position [deg], wide enough for every exposure of a night."""
     rng = stream(seed, "scene")
     ny, nx = profile.layout.shape
-    half = np.hypot(nx, ny) / 2 * PIXEL_SCALE + _MARGIN
-    crowding = (2 * half) ** 2 / (nx * ny * PIXEL_SCALE**2)
+    half = np.hypot(nx, ny) / 2 * profile.pixel_scale + _MARGIN
+    crowding = (2 * half) ** 2 / (nx * ny * profile.pixel_scale**2)
     n_stars, n_saturated = round(profile.stars * crowding), round(profile.saturated * crowding)
     electrons = np.concatenate(
         [
@@ -88,7 +88,9 @@ def make_scene(profile: Profile, seed: int, ra: float, dec: float) -> Scene:
     star_ra, star_dec = _scatter(rng, ra, dec, half, electrons.size)
     # Every night has saturated stars in the middle of its field, however few there are on average.
     middle = slice(n_stars, n_stars + profile.saturated)
-    star_ra[middle], star_dec[middle] = _scatter(rng, ra, dec, 0.3 * ny * PIXEL_SCALE, profile.saturated)
+    star_ra[middle], star_dec[middle] = _scatter(
+        rng, ra, dec, 0.3 * ny * profile.pixel_scale, profile.saturated
+    )
     stars = Stars(
         ra=star_ra,
         dec=star_dec,

@@ -69,44 +69,51 @@ _UNITS: Final = {
 }
 
 
-def read_exposures(night: Path) -> Table:
-    """Return the table of all exposures of a simulated night.
+def truth_folders(night: Path) -> list[Path]:
+    """Return the folders of the truth, one for each detector."""
+    folder = night / "truth"
+    return [folder] if (folder / "exposures.ecsv").exists() else sorted(folder.glob("R*_S*"))
+
+
+def read_exposures(folder: Path) -> Table:
+    """Return the table of all exposures of a detector.
 
     Raises
     ------
     FileNotFoundError
-        If the night has no truth.
+        If there is no truth.
     """
-    return Table.read(night / "truth" / "exposures.ecsv")
+    return Table.read(folder / "exposures.ecsv")
 
 
-def read_wcs(night: Path, obs_id: str) -> WCS:
+def read_wcs(folder: Path, obs_id: str) -> WCS:
     """Return the true WCS of an exposure (TAN-SIP; call it with origin 0).
 
     Raises
     ------
     KeyError
-        If the night has no such exposure of the sky.
+        If there is no such exposure of the sky.
     """
-    row = _exposure(night, obs_id)
+    row = _exposure(folder, obs_id)
     shape = int(row["ny"]), int(row["nx"])
-    return true_wcs(shape, float(row["true_ra"]), float(row["true_dec"]), float(row["true_rotation"]))
+    aim = (float(row[name]) for name in ("true_ra", "true_dec", "true_rotation", "pixel_scale"))
+    return true_wcs(shape, *aim)
 
 
-def read_psf(night: Path, obs_id: str) -> PsfField:
+def read_psf(folder: Path, obs_id: str) -> PsfField:
     """Return the true PSF of an exposure.
 
     Raises
     ------
     KeyError
-        If the night has no such exposure of the sky.
+        If there is no such exposure of the sky.
     """
-    row = _exposure(night, obs_id)
+    row = _exposure(folder, obs_id)
     values = [np.array(row[name], dtype=np.float64) for name in ("psf_fwhm", "psf_e1", "psf_e2")]
     return PsfField((int(row["ny"]), int(row["nx"])), *values)
 
 
-def read_events(night: Path, obs_id: str) -> Table:
+def read_events(folder: Path, obs_id: str) -> Table:
     """Return everything that a difference image of one science visit should show.
 
     Returns
@@ -118,11 +125,11 @@ def read_events(night: Path, obs_id: str) -> Table:
     Raises
     ------
     FileNotFoundError
-        If the night has no truth of that visit.
+        If there is no truth of that visit.
     """
     parts = []
     for kind, name in (("transient", "transients"), ("variable", "variables"), ("moving", "moving")):
-        table = Table.read(night / "truth" / obs_id / f"{name}.ecsv")
+        table = Table.read(folder / obs_id / f"{name}.ecsv")
         part = table[list(_EVENT)]
         part["persistent"] = table["persistent"] if kind == "transient" else np.zeros(len(table), dtype=bool)
         part.add_column(np.full(len(table), kind, dtype="U9"), index=0, name="kind")
@@ -131,11 +138,11 @@ def read_events(night: Path, obs_id: str) -> Table:
     return vstack(parts)
 
 
-def _exposure(night: Path, obs_id: str) -> Any:
-    table = read_exposures(night)
+def _exposure(folder: Path, obs_id: str) -> Any:
+    table = read_exposures(folder)
     rows = table[(table["obs_id"] == obs_id) & np.isfinite(table["true_ra"])]
     if len(rows) != 1:
-        raise KeyError(f"no exposure of the sky {obs_id} in {night}")
+        raise KeyError(f"no exposure of the sky {obs_id} in {folder}")
     return rows[0]
 
 
@@ -158,6 +165,7 @@ def exposures_table(frames: Sequence[Frame]) -> Table:
             "nx": nx,
             "ny": ny,
             "flat_electrons": frame.level,
+            "pixel_scale": frame.detector.pixel_scale,
         }
         for name in ("ra", "dec", "rotation", "true_ra", "true_dec", "true_rotation", "transparency", "sky"):
             row[name] = getattr(aim, name) if aim else np.nan

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prompt_processing.domain.errors import RepositoryError
-from prompt_processing.simulation.profiles import PIXEL_SCALE
-from prompt_processing.simulation.truth import read_events, read_exposures
+from prompt_processing.simulation.truth import read_events, read_exposures, truth_folders
 from prompt_processing.web.assess import TrueEvent
 
 
@@ -35,7 +34,7 @@ def read_truth(night: Path) -> Truth | None:
     if not folder.is_dir():
         return None
     try:
-        exposures = read_exposures(night)
+        tables = {part: read_exposures(part) for part in truth_folders(night)}
         events = [
             TrueEvent(
                 group=str(exposure["group"]),
@@ -45,9 +44,11 @@ def read_truth(night: Path) -> Truth | None:
                 snr=float(row["snr"]),
                 flux=float(row["flux"]),
             )
+            for part, exposures in tables.items()
             for exposure in exposures[exposures["kind"] == "science"]
-            for row in read_events(night, str(exposure["obs_id"]))
+            for row in read_events(part, str(exposure["obs_id"]))
         ]
     except (OSError, KeyError, ValueError) as error:
         raise RepositoryError(f"{folder}: the truth cannot be read: {error}") from error
-    return Truth(tuple(events), PIXEL_SCALE)
+    scale = max((float(exposures["pixel_scale"][0]) for exposures in tables.values()), default=1.0)
+    return Truth(tuple(events), scale)

@@ -19,7 +19,7 @@ from prompt_processing.domain.visit import (
     parse_event,
     parse_message,
 )
-from prompt_processing.instruments.fan_out import detector_visits
+from prompt_processing.instruments.fan_out import Active, detector_visits
 from prompt_processing.ledger.port import Ledger
 from prompt_processing.messaging.port import Publisher, Received
 from prompt_processing.worker.camera import Camera, SkippingClock, find_shots
@@ -105,15 +105,31 @@ class NightPlayer:
         Clock of the night, the same that the worker reads.
     stage
         What it is played on.
+    active
+        Detectors that are processed, by instrument, as in `~prompt_processing.instruments.fan_out`.
     """
 
-    def __init__(self, *, night: Path, events: list[NextVisit], clock: SkippingClock, stage: Stage) -> None:
+    def __init__(
+        self,
+        *,
+        night: Path,
+        events: list[NextVisit],
+        clock: SkippingClock,
+        stage: Stage,
+        active: Active | None = None,
+    ) -> None:
         self._folder = night / "raw"
         self._events = events
         self._clock = clock
         self._stage = stage
+        self._active = active
         self._handled = threading.Condition()
         self._given_up: set[DetectorVisitKey] = set()
+
+    @property
+    def n_visits(self) -> int:
+        """How many detector-visits the events announce."""
+        return sum(len(self._detector_visits(event, lambda _: None)) for event in self._events)
 
     def on_handled(self, received: Received, said: Disposition) -> None:
         """Take note that the worker has handled a message; to be called by its supervisor."""
@@ -160,7 +176,7 @@ class NightPlayer:
         announced: list[DetectorVisitKey] = []
         with camera:
             for event in self._events:
-                visits = _detector_visits(event, on_error)
+                visits = self._detector_visits(event, on_error)
                 self._clock.skip_to(max(event.published, closes[event.groupId] - LEAD))
                 self._stage.publisher.publish([visit.model_dump_json() for visit in visits])
                 keys = [visit.key for visit in visits]
@@ -202,11 +218,10 @@ class NightPlayer:
             _LOG.warning("raw not recorded", key=key, error=str(error))
         self._stage.hint()
 
-
-def _detector_visits(event: NextVisit, on_error: Callable[[str], None]) -> list[DetectorVisit]:
-    """Return the messages of an event; none for an event that cannot be observed."""
-    try:
-        return detector_visits(event)
-    except PromptError as error:
-        on_error(f"event of group {event.groupId}: {error}")
-        return []
+    def _detector_visits(self, event: NextVisit, on_error: Callable[[str], None]) -> list[DetectorVisit]:
+        """Return the messages of an event; none for an event that cannot be observed."""
+        try:
+            return detector_visits(event, self._active)
+        except PromptError as error:
+            on_error(f"event of group {event.groupId}: {error}")
+            return []
