@@ -5,6 +5,7 @@ import pytest
 from astropy.table import Table
 
 from prompt_processing.domain.errors import ConfigError
+from prompt_processing.simulation.cameras import LATISS
 from prompt_processing.simulation.detector import make_electronics, make_pixel_maps
 from prompt_processing.simulation.frames import plan_frames
 from prompt_processing.simulation.noise import NoiseModel
@@ -32,7 +33,7 @@ def visits(exposures):
 def plan(seed):
     """The same sky again, from the seed: electronics, and the scene in each exposure."""
     profile = PROFILES["small"]
-    frames = plan_frames(profile, seed, 3)
+    frames = plan_frames(profile, seed, 3, LATISS)
     science = [frame for frame in frames if frame.kind == "science"]
     scene = make_scene(profile, seed, science[0].aim.true_ra, science[0].aim.true_dec)
     statics = {frame.obs_id: StaticSky(frame, scene) for frame in frames if frame.pointing}

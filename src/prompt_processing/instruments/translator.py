@@ -78,8 +78,9 @@ class RubinTranslator(FitsTranslator):
     @cache_translation
     def to_detector_exposure_id(self) -> int:
         """Return `prompt_processing.domain.ids.detector_exposure_id`."""
+        detector = self.to_detector_num()
         try:
-            return ids.detector_exposure_id(self.to_exposure_id(), self.to_detector_num())
+            return ids.detector_exposure_id(self.to_exposure_id(), detector)
         except HeaderError as error:
             self._wrong("SEQNUM", str(error))
 
