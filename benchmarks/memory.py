@@ -83,8 +83,12 @@ def main() -> None:
                 time.sleep(0.5)
                 finished = sum(world.ledger.counts().values()) - world.ledger.counts().get("queued", 0)
                 if finished // 10 > done // 10:
-                    memory = psutil.Process(supervisor.engines[0].pid).memory_info().rss
-                    print(f"{finished:>4} visits: {memory / 1e6:.0f} MB", flush=True)
+                    memory = psutil.Process(supervisor.engines[0].pid).memory_full_info()
+                    print(
+                        f"{finished:>4} visits: {memory.rss / 1e6:.0f} MB resident, "
+                        f"{memory.uss / 1e6:.0f} MB of its own",
+                        flush=True,
+                    )
                 done = finished
         print(world.ledger.counts())
 

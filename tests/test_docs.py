@@ -77,8 +77,8 @@ def test_commands_in_the_text_exist_with_their_options(page):
     known = dict(commands(main))
     for line in re.findall(r"(?:^|`)(?:\$ )?(prompt [a-z][^`#\n]*)", page.read_text(), re.MULTILINE):
         words = line.split()
-        noun_verb = " ".join(words[:3])
-        command = known.get(noun_verb) or known.get(" ".join(words[:2]))
+        named = (known.get(" ".join(words[:length])) for length in (4, 3, 2))
+        command = next((found for found in named if found is not None), None)
         assert command is not None, line
         options = {name for parameter in command.params for name in parameter.opts}
         for word in words:

@@ -16,8 +16,14 @@ import prompt_processing.tasks.calibrate_image
 import prompt_processing.tasks.detect_and_measure
 import prompt_processing.tasks.get_template
 import prompt_processing.tasks.isr
+import prompt_processing.tasks.join_template
 import prompt_processing.tasks.standardize
 import prompt_processing.tasks.subtract_images  # noqa: F401
+from prompt_processing.execution.graphs import code_version, package_versions
+
+# The same in every engine.
+package_versions()
+code_version()
 
 # What is here already is not collected in any engine, so its memory stays shared.
 gc.collect()

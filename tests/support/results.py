@@ -122,7 +122,9 @@ def write_truth(night):
     folder = night / "truth"
     folder.mkdir(parents=True)
     rows = [(f"obs{index}", "science", group) for index, group in enumerate(GROUPS)]
-    Table(rows=rows, names=["obs_id", "kind", "group"]).write(folder / "exposures.ecsv")
+    Table(rows=[(*row, 0.1) for row in rows], names=["obs_id", "kind", "group", "pixel_scale"]).write(
+        folder / "exposures.ecsv"
+    )
     # One transient that is found in both visits, and one that is missed; no other events.
     events = Table(
         {

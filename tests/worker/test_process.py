@@ -280,3 +280,35 @@ def test_visits_in_any_order_give_the_same_number_of_rows(tmp_path):
         }
         curves = [world.apdb.light_curve(number).sources for number in objects]
         assert sum(map(len, curves)) == 6, order
+
+
+def away(world, times):
+    """Let a store be away for some preloads."""
+
+    def fail(name):
+        if times > 1:
+            away(world, times - 1)
+        raise StoreError(f"{name}: no answer")
+
+    world.faults.arm("preload", fail)
+
+
+def test_a_preload_that_fails_is_tried_again_before_the_shutter_closes(world):
+    world.announce(0)
+    world.put_image(0)
+    away(world, 3)
+    assert world.work("w") is Disposition.ACK
+    assert outcome(world) == Outcome.processed()
+    assert world.faults.passed.count("preload") == 4
+
+
+def test_a_preload_that_fails_until_the_shutter_closes_gives_the_visit_back(world):
+    world.announce(0)
+    world.put_image(0)
+    away(world, 1000)
+    assert world.work("w") is Disposition.RETRY
+    assert CLOSE - 2.0 <= world.clock.seconds <= CLOSE
+    world.faults.disarm()
+    world.advance(5.0)
+    assert world.work("w") is Disposition.ACK
+    assert outcome(world) == Outcome.processed()

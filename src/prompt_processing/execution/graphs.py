@@ -165,11 +165,11 @@ def package_versions() -> Packages:
 
 def _version(graph: PipelineGraph) -> str:
     configs = [f"{label}\n{task.get_config_str()}" for label, task in graph.tasks.items()]
-    return hashlib.sha1("\n".join([*configs, _code()]).encode(), usedforsecurity=False).hexdigest()[:7]
+    return hashlib.sha1("\n".join([*configs, code_version()]).encode(), usedforsecurity=False).hexdigest()[:7]
 
 
 @lru_cache
-def _code() -> str:
+def code_version() -> str:
     """Return names and versions of everything that is installed, and a hash of this program's own code."""
     own = hashlib.sha1(usedforsecurity=False)
     for file in sorted(Path(__file__).parents[1].rglob("*.py")):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
+import structlog
 from lsst.daf.butler import Butler, DatasetRef, DimensionRecord, Timespan
 from lsst.daf.butler.registry import DataIdError
 from lsst.pipe.base.utils import RegionTimeInfo
@@ -36,6 +37,8 @@ from prompt_processing.instruments.skymap import SKYMAP
 from prompt_processing.preload.cache import DatasetCache
 from prompt_processing.preload.footprint import field_region
 from prompt_processing.preload.inputs import Situation, find_inputs
+
+_LOG: Final = structlog.get_logger(__name__)
 
 HISTORY_TYPES: Final = {
     "preloaded_dia_object": "objects",
@@ -157,6 +160,7 @@ class Preloader:
                     )
                 except MissingInputError as error:
                     absent = [error.code.removeprefix("no-")]
+            _LOG.warning("pipeline cannot run", pipeline=graph.name, missing=absent)
             missing += [name for name in absent if name not in missing]
         raise _nothing_to_run(visit, absent)
 

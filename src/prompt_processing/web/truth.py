@@ -48,7 +48,7 @@ def read_truth(night: Path) -> Truth | None:
             for exposure in exposures[exposures["kind"] == "science"]
             for row in read_events(part, str(exposure["obs_id"]))
         ]
+        scale = max(float(exposures["pixel_scale"][0]) for exposures in tables.values())
     except (OSError, KeyError, ValueError) as error:
         raise RepositoryError(f"{folder}: the truth cannot be read: {error}") from error
-    scale = max((float(exposures["pixel_scale"][0]) for exposures in tables.values()), default=1.0)
     return Truth(tuple(events), scale)
