@@ -1,12 +1,13 @@
 """Everything that a visit needs before its image."""
 
 import pytest
-from lsst.daf.butler import CollectionType, Timespan
+from lsst.daf.butler import Butler, CollectionType, Timespan
 from sqlalchemy.exc import OperationalError
 
 from prompt_processing.domain import collections
 from prompt_processing.domain.errors import (
     ConfigError,
+    MissingInputError,
     NoCalibError,
     NoTemplateError,
     RepositoryError,
@@ -151,3 +152,27 @@ def test_visits_may_come_in_any_order_and_share_what_they_need(new_preloader, ce
         assert len(found(loaded)) == 4
     # Four patches, three calibs, and the detector's shape.
     assert len(read) == 8
+
+
+def test_what_others_add_to_the_central_butler_is_seen_by_the_next_visit(new_preloader, central):
+    preloader = new_preloader()
+    central.collections.redefine_chain(TEMPLATES, [])
+    assert preloader.prepare(message(0)).missing == ("template_coadd",)
+    with Butler.from_config(central._config.configDir.ospath, writeable=True) as another:
+        another.collections.redefine_chain(TEMPLATES, [f"{TEMPLATES}/r"])
+    assert preloader.prepare(message(1)).missing == ()
+    row = {
+        "name": SKYMAP.name, "hash": b"another", "tract_max": 1, "patch_nx_max": 1, "patch_ny_max": 1,
+    }  # fmt: skip
+    with Butler.from_config(central._config.configDir.ospath, writeable=True) as another:
+        another.registry.syncDimensionData("skymap", row, update=True)
+    with pytest.raises(RepositoryError, match="another geometry"):
+        preloader.prepare(message(2))
+
+
+def test_something_else_that_is_missing_is_no_missing_calib(new_preloader, folder):
+    text = ISR.replace("support.trivial.IsrTask", "support.trivial.ModelTask").replace("isr:", "model:")
+    (folder / "Model.yaml").write_text(text)
+    with pytest.raises(MissingInputError, match="no trained_model for pipeline Model") as told:
+        new_preloader("Model").prepare(message(0))
+    assert told.value.code == "no-input"

@@ -121,3 +121,27 @@ class SubtractTask(PipelineTask):
             kernel={"coefficients": np.zeros(10)},
             metrics={"patches": len(patches)},
         )
+
+
+class ModelConnections(PipelineTaskConnections, dimensions=VISIT):
+    """Something that nobody has made."""
+
+    model = ct.PrerequisiteInput(
+        doc="model", name="trained_model", storageClass="JsonDict", dimensions=("instrument",)
+    )
+    summary = output("trivial_model_summary", "JsonDict")
+
+
+class ModelConfig(PipelineTaskConfig, pipelineConnections=ModelConnections):
+    """No settings."""
+
+
+class ModelTask(PipelineTask):
+    """Hand the model on."""
+
+    ConfigClass = ModelConfig
+    _DefaultName = "model"
+
+    def run(self, *, model: Any) -> Struct:
+        """Return the model."""
+        return Struct(summary=model)

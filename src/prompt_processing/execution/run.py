@@ -66,6 +66,7 @@ class VisitRun:
         self.memory = MemoryButler(graph.graph.universe)
         self._inputs: dict[str, list[DatasetRef]] = {}
         self._executor = SingleQuantumExecutor(butler=self.memory, assume_no_existing_outputs=True)
+        self._own: set[str] = set()
         self._done: set[str] = set()
         for name, obj in graph.init_outputs.items():
             self.memory.hold(obj, self._init_ref(name))
@@ -94,6 +95,7 @@ class VisitRun:
         """
         ref = self.data_ids.ref(self.graph.dataset_type(name), run or self.run)
         self.give(ref, obj)
+        self._own.add(name)
         return ref
 
     def add_records(self, records: Iterable[DimensionRecord]) -> None:
@@ -134,6 +136,7 @@ class VisitRun:
                 quantum = self._quantum(self.graph.graph.tasks[label])
                 self._executor.execute(self.graph.graph.tasks[label], quantum, uuid.uuid4())
             self._done.add(label)
+            self._release(label)
 
     def outputs(self) -> "Outputs":
         """Return what has been made so far."""
@@ -142,6 +145,14 @@ class VisitRun:
     def init_outputs(self) -> dict[DatasetRef, Any]:
         """Return configurations, schemas and package versions, which a run holds once."""
         return {self._init_ref(name): obj for name, obj in self.graph.init_outputs.items()}
+
+    def _release(self, label: str) -> None:
+        """Let go of inputs that only tasks have needed that are done, such as the patches of a template."""
+        for edge in self.graph.graph.tasks[label].iter_all_inputs():
+            name = edge.parent_dataset_type_name
+            users = {task.label for task in self.graph.graph.consumers_of(name)}
+            if name in self.graph.inputs and name not in self._own and users <= self._done:
+                self.memory.pruneDatasets(self._inputs.get(name, []))
 
     def _quantum(self, task: TaskNode) -> Quantum:
         inputs: dict[DatasetType, list[DatasetRef]] = {}

@@ -13,7 +13,7 @@ anything else             the first one in the collections of the instrument's i
 from dataclasses import dataclass
 from typing import Any
 
-from lsst.daf.butler import Butler, DatasetRef, DatasetType, Timespan
+from lsst.daf.butler import Butler, DatasetRef, DatasetType, MissingDatasetTypeError, Timespan
 from lsst.sphgeom import Region
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -56,6 +56,8 @@ def find_inputs(butler: Butler, dataset_type: DatasetType, situation: Situation)
     """
     try:
         return _find(butler, dataset_type, situation)
+    except MissingDatasetTypeError:
+        return []  # nothing of this type has ever been stored
     except (OSError, SQLAlchemyError) as error:
         raise StoreError(f"central Butler: {dataset_type.name}: {error}") from error
 

@@ -162,7 +162,7 @@ class Preloader:
                     absent = [error.code.removeprefix("no-")]
             _LOG.warning("pipeline cannot run", pipeline=graph.name, missing=absent)
             missing += [name for name in absent if name not in missing]
-        raise _nothing_to_run(visit, absent)
+        raise _nothing_to_run(visit, graph, absent)
 
     def choose(self, visit: DetectorVisit) -> Choice:
         """Choose the pipelines of a visit.
@@ -217,6 +217,8 @@ class Preloader:
         The skymap is compared each time: templates on another one must not be taken for ours.
         """
         try:
+            # Others certify calibs and build templates; this Butler would not look at its collections again.
+            self._central.registry.refresh()
             data_id = self._central.registry.expandDataId(
                 instrument=visit.instrument, detector=visit.detector, skymap=SKYMAP.name
             )
@@ -304,15 +306,16 @@ class _Material:
         )
 
 
-def _nothing_to_run(visit: DetectorVisit, absent: list[str]) -> MissingInputError:
+def _nothing_to_run(visit: DetectorVisit, graph: VisitGraph, absent: list[str]) -> MissingInputError:
     """Return the error for what the last pipeline, which needs least, lacks."""
     where = f"at ra {visit.ra:.4f}, dec {visit.dec:.4f} deg"
     if "refcat" in absent:
         return NoRefcatError(f"the reference catalogue has no sources {where}")
     if "template" in absent or "template_coadd" in absent:
         return NoTemplateError(f"there is no template {where} for filter {visit.filters or 'any'}")
+    what = f"{visit.instrument} detector {visit.detector}: no {', '.join(absent)}"
+    if not all(name in graph.inputs and graph.inputs[name].isCalibration() for name in absent):
+        return MissingInputError(f"{what} for pipeline {graph.name}")
     start = from_tai_seconds(visit.startTime).isot
     suffix = f" for filter {visit.physical_filter}" if visit.physical_filter else ""
-    return NoCalibError(
-        f"{visit.instrument} detector {visit.detector}: no {', '.join(absent)} valid at {start} TAI{suffix}"
-    )
+    return NoCalibError(f"{what} valid at {start} TAI{suffix}")
