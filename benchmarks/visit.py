@@ -43,7 +43,7 @@ AFTER_THE_ALERTS = ("metrics", "products")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--demo", type=Path, default=Path("demo"), help="folder of make demo")
-    demo = parser.parse_args().demo
+    demo = parser.parse_args().demo.resolve()
     print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}")
     for name in ("first", "warm"):
         with tempfile.TemporaryDirectory() as scratch:

@@ -121,3 +121,10 @@ def test_an_override_must_name_what_there_is(repo):
     assert "No.yaml" in run("override", "set", repo, "No.yaml", "--why", "x", code=1)
     assert "--skip" in run("override", "set", repo, "--why", "x", code=2)
     assert "nothing is processed" in run("override", "set", repo, "--skip", "--why", "x")
+
+
+def test_a_worker_does_not_start_with_rules_that_are_wrong(repo, write):
+    write("selection.yaml", "rules:\n  - {name: one, when: {survey: []}, pipelines: []}\n")
+    result = CliRunner().invoke(main, ["worker", "run", str(repo)])
+    assert result.exit_code == 1
+    assert "selection.yaml:2: rule 'one': when.survey" in result.output

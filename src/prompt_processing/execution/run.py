@@ -81,19 +81,17 @@ class VisitRun:
         self.memory.hold(obj, ref)
         self._inputs.setdefault(ref.datasetType.name, []).append(ref)
 
-    def give_own(self, name: str, obj: Any, run: str | None = None) -> DatasetRef:
-        """Give it an input that is of this detector-visit, and return its reference.
+    def give_own(self, name: str, obj: Any) -> DatasetRef:
+        """Give it an input that is made for this detector-visit, and return its reference.
 
         Parameters
         ----------
         name
             Name of a dataset type of the graph.
         obj
-            The dataset.
-        run
-            RUN collection in which it is kept; that of the outputs if omitted.
+            The dataset. It is one of the products, in the run of the outputs.
         """
-        ref = self.data_ids.ref(self.graph.dataset_type(name), run or self.run)
+        ref = self.data_ids.ref(self.graph.dataset_type(name), self.run)
         self.give(ref, obj)
         self._own.add(name)
         return ref
