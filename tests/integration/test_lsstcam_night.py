@@ -64,8 +64,8 @@ def test_every_detector_visit_becomes_alerts(played):
 
 def test_alerts_are_where_things_have_changed(played, night):
     assessment = collect(played[0], night).assessment
-    assert assessment.completeness_bright > 0.8
-    assert assessment.astrometric_error_arcsec < 0.2
+    assert assessment.completeness_bright > 0.9
+    assert assessment.astrometric_error_arcsec < 0.1
 
 
 def test_the_audit_passes(played, night):

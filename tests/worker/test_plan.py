@@ -8,6 +8,8 @@ from prompt_processing.worker.plan import check_plan
 from support.visits import detector_visit
 
 INFO = {
+    "instrument": "LATISS",
+    "detector": 0,
     "exposure": 2026031500001,
     "observation_type": "science",
     "physical_filter": "SDSSr_65mm~empty",
@@ -44,6 +46,8 @@ def test_what_is_as_announced_passes(event, info):
 @pytest.mark.parametrize(
     ("info", "words"),
     [
+        ({"instrument": "LSSTCam"}, ("LATISS 0", "LSSTCam 0")),
+        ({"detector": 94}, ("LATISS 0", "LATISS 94")),
         ({"observation_type": "dark"}, ("science", "dark")),
         ({"physical_filter": "SDSSg_65mm~empty"}, ("SDSSr_65mm~empty", "SDSSg_65mm~empty")),
         ({"exposure_time": 31.5}, ("30.0 s", "31.5 s")),

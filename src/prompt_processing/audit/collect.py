@@ -94,7 +94,9 @@ def collect(repo: Path, events: Path) -> Evidence:
     instruments = sorted({key.instrument for key in subjects})
     found, unreadable = products(central, instruments, days)
     measured, damaged_metrics = metrics(places, instruments, days)
-    arrived, damaged_pointers = raws(places, ledger.arrivals(), subjects, instruments, days)
+    arrived, damaged_pointers = raws(
+        places, ledger.arrivals(), subjects, instruments, days, settings.instruments.detectors
+    )
     return Evidence(
         expected=frozenset(expected.visits),
         not_observed=expected.not_observed,

@@ -12,6 +12,7 @@ from prompt_processing.domain.clock import WallClock
 from prompt_processing.domain.errors import RawError
 from prompt_processing.domain.raws import RawKey, parse_raw_key
 from prompt_processing.domain.visit import DetectorVisitKey
+from prompt_processing.instruments.fan_out import Active, active_detectors
 from prompt_processing.instruments.raw import read_raw_header
 from prompt_processing.ledger.port import ArrivalRecord
 
@@ -22,6 +23,7 @@ def raws(
     subjects: Iterable[DetectorVisitKey],
     instruments: Iterable[str],
     days: Sequence[int],
+    active: Active | None,
 ) -> tuple[dict[str, DetectorVisitKey | None], tuple[str, ...]]:
     """Return every raw of some observing days that was ever seen.
 
@@ -37,6 +39,9 @@ def raws(
         The detector-visits of the night.
     instruments, days
         Whose raws.
+    active
+        Which detectors are processed, as in `~prompt_processing.instruments.fan_out`; raws of others do not
+        count.
 
     Returns
     -------
@@ -58,6 +63,8 @@ def raws(
             damaged.append(str(error))
     for raw in _landed(places, instruments, days):
         owner = _owner(Path(places.incoming), raw)
+        if owner and owner not in subjects and owner.detector not in active_detectors(raw.instrument, active):
+            continue  # nobody was to process it
         # An image that cannot be told apart by itself may have been noted before.
         found[str(raw)] = owner or found.get(str(raw))
     return found, tuple(damaged)

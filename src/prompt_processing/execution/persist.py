@@ -2,13 +2,22 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from lsst.daf.butler import DatasetRef, DimensionUniverse, QuantumBackedButler
+from lsst.daf.butler import ButlerConfig, DatasetRef, DimensionUniverse, QuantumBackedButler
 
 from prompt_processing.domain.errors import StoreError
 from prompt_processing.instruments.storage import butler_config
+
+
+@lru_cache
+def _defaults() -> ButlerConfig:
+    """Return our configuration on top of the middleware's, which takes many small files to read."""
+    config = butler_config()
+    config["root"] = "."
+    return ButlerConfig(config)
 
 
 @contextmanager
@@ -36,7 +45,7 @@ def write_files(
     StoreError
         If the files cannot be written, for example because the disk is full.
     """
-    config = butler_config()
+    config = ButlerConfig(_defaults())
     config["root"] = str(folder)
     butler = QuantumBackedButler.from_predicted(
         config=config,

@@ -1,14 +1,16 @@
 """What the program needs to know of a camera, whichever it is."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
 from typing import Any, ClassVar
 
+import numpy as np
 from astropy.coordinates import EarthLocation
 from astropy.wcs import WCS
 from lsst.daf.butler import FormatterV2, Registry
 from lsst.pipe.base import Instrument
+from lsst.sphgeom import ConvexPolygon, LonLat, UnitVector3d
 
+from prompt_processing.domain.errors import EventError
 from prompt_processing.domain.ids import EXPOSURE_ID_MAX
 from prompt_processing.instruments.formatters import RawFormatter
 from prompt_processing.instruments.pointing import predicted_wcs, recentred
@@ -102,12 +104,40 @@ class Camera(Instrument):
     def centre(self, detector: int, ra: float, dec: float, rotation: float | None) -> tuple[float, float]:
         """Return where the centre of a detector looks, ICRS [deg].
 
-        Without an angle only a detector at the boresight has a known place: the boresight is returned.
+        Raises
+        ------
+        EventError
+            If it is not at the boresight and the rotation is not known.
         """
-        if rotation is None or self.offset(detector) == (0.0, 0.0):
+        if self.offset(detector) == (0.0, 0.0):
             return ra, dec
+        if rotation is None:
+            name = self.raw_name(detector)
+            raise EventError(f"without an angle on the sky nobody knows where {name} looks")
         centre = self.predicted_wcs(detector, ra, dec, rotation).wcs.crval
         return float(centre[0]), float(centre[1])
+
+    def visit_region(self, ra: float, dec: float, rotation: float, padding: float) -> ConvexPolygon:
+        """Return the region around all detectors, the same whichever detector of a visit is looked at.
+
+        Parameters
+        ----------
+        ra, dec
+            Boresight, ICRS [deg].
+        rotation
+            ``ROTPA`` [deg].
+        padding
+            Margin on every side [arcsec].
+        """
+        half = max(max(self.detector_shape(detector)) for detector in self.detectors) / 2
+        margin = half + padding / self.pixel_scale
+        centres = np.array([self.offset(detector) for detector in self.detectors])
+        sides = np.array([(x, y) for x in (-margin, margin) for y in (-margin, margin)])
+        corners = (centres[:, None] + sides).reshape(-1, 2)
+        # The pixels of a detector of one pixel at the boresight, continued over the focal plane.
+        plane = predicted_wcs(ra, dec, rotation, (1, 1), self.pixel_scale)
+        sky = plane.wcs_pix2world(corners, 0)
+        return ConvexPolygon.convexHull([UnitVector3d(LonLat.fromDegrees(*place)) for place in sky.tolist()])
 
     def register(self, registry: Registry, *, update: bool = False) -> None:
         """Insert the records of the instrument, its detectors, filters and visit systems; safe to repeat.
@@ -115,42 +145,44 @@ class Camera(Instrument):
         Raises
         ------
         lsst.daf.butler.registry.ConflictingDefinitionError
-            If a record is there already, but different, and ``update`` is false.
+            If the instrument is there already, but different, and ``update`` is false.
         """
         with registry.transaction():
-            for element, record in self._records():
-                registry.syncDimensionData(element, {"instrument": self.name, **record}, update=update)
+            for element, records in self._records().items():
+                rows = [{"instrument": self.name, **record} for record in records]
+                if element == "instrument":
+                    registry.syncDimensionData(element, rows[0], update=update)
+                else:  # many at once: one after the other they take more than a second
+                    registry.insertDimensionData(element, *rows, replace=update, skip_existing=not update)
 
     def getRawFormatter(self, dataId: Any) -> type[FormatterV2]:  # noqa: N802, N803 - as above
         """Return the formatter that reads a raw."""
         del dataId
         return RawFormatter
 
-    def _records(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield element and values of every dimension record."""
-        yield (
-            "instrument",
-            {
-                "name": self.name,
-                "class_name": f"{type(self).__module__}.{type(self).__qualname__}",
-                "visit_max": EXPOSURE_ID_MAX + 1,
-                "exposure_max": EXPOSURE_ID_MAX + 1,
-                "detector_max": max(self.detectors) + 1,
-                "visit_system": VISIT_SYSTEM,
-            },
-        )
-        for detector in self.detectors:
-            raft, sensor = self.raft_and_sensor(detector)
-            yield (
-                "detector",
-                {
-                    "id": detector,
-                    "full_name": f"{raft}_{sensor}",
-                    "name_in_raft": sensor,
-                    "raft": raft,
-                    "purpose": "SCIENCE",
-                },
-            )
-        yield "visit_system", {"id": VISIT_SYSTEM, "name": "one-to-one"}
-        for name in self.filters():
-            yield "physical_filter", {"name": name, "band": self.band_of(name)}
+    def _records(self) -> dict[str, list[dict[str, Any]]]:
+        """Return the values of every dimension record, by element."""
+        instrument = {
+            "name": self.name,
+            "class_name": f"{type(self).__module__}.{type(self).__qualname__}",
+            "visit_max": EXPOSURE_ID_MAX + 1,
+            "exposure_max": EXPOSURE_ID_MAX + 1,
+            "detector_max": max(self.detectors) + 1,
+            "visit_system": VISIT_SYSTEM,
+        }
+        return {
+            "instrument": [instrument],
+            "detector": [self._detector(detector) for detector in self.detectors],
+            "visit_system": [{"id": VISIT_SYSTEM, "name": "one-to-one"}],
+            "physical_filter": [{"name": name, "band": self.band_of(name)} for name in self.filters()],
+        }
+
+    def _detector(self, detector: int) -> dict[str, Any]:
+        raft, sensor = self.raft_and_sensor(detector)
+        return {
+            "id": detector,
+            "full_name": f"{raft}_{sensor}",
+            "name_in_raft": sensor,
+            "raft": raft,
+            "purpose": "SCIENCE",
+        }

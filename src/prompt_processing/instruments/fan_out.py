@@ -11,6 +11,7 @@ from astropy.coordinates import AltAz, SkyCoord
 from astropy.utils import iers
 
 from prompt_processing.domain.clock import from_tai_seconds
+from prompt_processing.domain.errors import ConfigError
 from prompt_processing.domain.visit import CoordinateSystem, DetectorVisit, NextVisit, fan_out
 from prompt_processing.instruments.camera import Camera
 from prompt_processing.instruments.cameras import get_instrument
@@ -21,6 +22,22 @@ PRESSURE: Final = 750 * u.hPa
 """Air at the site, for refraction: a few hectopascal more or less are an arcsecond at 45 deg."""
 TEMPERATURE: Final = 10 * u.deg_C
 WAVELENGTH: Final = 0.6 * u.micron
+
+
+def active_detectors(instrument: str, active: Active | None) -> Sequence[int]:
+    """Return the detectors of an instrument that are processed.
+
+    Raises
+    ------
+    ConfigError
+        If the instrument is not known, or has no detector of a number that is named.
+    """
+    known = get_instrument(instrument).detectors
+    chosen = (active or {}).get(instrument, known)
+    unknown = sorted(set(chosen) - set(known))
+    if unknown:
+        raise ConfigError(f"instruments.detectors: {instrument} has no detector {unknown[0]}")
+    return chosen
 
 
 def detector_visits(event: NextVisit, active: Active | None = None) -> list[DetectorVisit]:
@@ -37,7 +54,7 @@ def detector_visits(event: NextVisit, active: Active | None = None) -> list[Dete
     Raises
     ------
     ConfigError
-        If the instrument is not known.
+        If the instrument is not known, or has no detector of a number that is named.
     EventError
         If the event cannot be observed: a position in another system, or outside the sky.
     """
@@ -46,7 +63,7 @@ def detector_visits(event: NextVisit, active: Active | None = None) -> list[Dete
     instrument = get_instrument(event.instrument)
     if event.coordinateSystem is CoordinateSystem.OBSERVED:
         event = _with_icrs(event, instrument)
-    return fan_out(event, (active or {}).get(event.instrument, instrument.detectors))
+    return fan_out(event, active_detectors(event.instrument, active))
 
 
 def _with_icrs(event: NextVisit, instrument: Camera) -> NextVisit:

@@ -164,6 +164,7 @@ def visit_records(
             universe,
             [observation],
             observation_region(observation, shape, padding=padding),
+            _visit_region(observation, shape, padding),
             visit=observation.exposure_id,
             name=observation.observation_id,
             system=(VISIT_SYSTEM, "one-to-one"),
@@ -175,6 +176,7 @@ def visit_records(
             universe,
             observations,
             observation_region(observations[0], shape, padding=padding),
+            _visit_region(observations[0], shape, padding),
             visit=visit_id_from_group(group),
             name=group,
             system=(GROUP_VISIT_SYSTEM, "by-group-metadata"),
@@ -242,6 +244,7 @@ def _visit(
     universe: DimensionUniverse,
     observations: Sequence[ObservationInfo],
     region: ConvexPolygon,
+    visit_region: ConvexPolygon,
     *,
     visit: int,
     name: str,
@@ -256,7 +259,7 @@ def _visit(
     key = {"instrument": instrument, "visit": visit}
     rows = [
         ("visit_system", {"instrument": instrument, "id": system[0], "name": system[1]}),
-        ("visit", {"instrument": instrument, "id": visit, "name": name, "region": region, **shared}),
+        ("visit", {"instrument": instrument, "id": visit, "name": name, "region": visit_region, **shared}),
         *(("visit_definition", {**key, "exposure": snap.exposure_id}) for snap in observations),
         ("visit_system_membership", {**key, "visit_system": system[0]}),
         ("visit_detector_region", {**key, "detector": observations[0].detector_num, "region": region}),
@@ -283,20 +286,29 @@ def observation_region(
     HeaderError
         If the exposure has no position on the sky.
     """
+    wcs = get_instrument(observation.instrument).predicted_wcs(
+        int(observation.detector_num), *_pointing(observation), shape
+    )
+    return detector_region(wcs, shape, padding)
+
+
+def _visit_region(observation: ObservationInfo, shape: tuple[int, int], padding: float) -> ConvexPolygon:
+    """Return the region of all detectors of a visit: it must not depend on the one that is ingested first."""
+    camera = get_instrument(observation.instrument)
+    if len(camera.detectors) == 1:
+        return observation_region(observation, shape, padding=padding)
+    return camera.visit_region(*_pointing(observation), padding)
+
+
+def _pointing(observation: ObservationInfo) -> tuple[float, float, float]:
+    """Return boresight and rotation of an exposure of the sky [deg]."""
     radec, rotation = observation.tracking_radec, observation.boresight_rotation_angle
     if radec is None or rotation is None:
         raise HeaderError(
             f"{observation.filename or observation.observation_id}: no position on the sky (cards RA, DEC, "
             f"ROTPA, TRACKSYS), so there is no visit; observation type {observation.observation_type}"
         )
-    wcs = get_instrument(observation.instrument).predicted_wcs(
-        int(observation.detector_num),
-        float(radec.icrs.ra.deg),
-        float(radec.icrs.dec.deg),
-        float(rotation.deg),
-        shape,
-    )
-    return detector_region(wcs, shape, padding)
+    return float(radec.icrs.ra.deg), float(radec.icrs.dec.deg), float(rotation.deg)
 
 
 def day_timespan(day_obs: int) -> Timespan:

@@ -36,6 +36,10 @@ class SimulatedDetector:
     """Start of observation ids."""
     pixel_scale: float
     """Nominal [arcsec]."""
+    template_fwhm: float
+    """PSF of the template epochs [px]."""
+    science_fwhm: float
+    """PSF of the visits [px]."""
     filter: str
     """``FILTER`` card of an image in r."""
     place: tuple[float, float] = (0.0, 0.0)
@@ -78,7 +82,7 @@ def tangent_plane(ra: float, dec: float, rotation: float, scale: float) -> WCS:
     return wcs
 
 
-LATISS: Final = SimulatedDetector("LATISS", 0, "R00_S00", "ITL", "AT_O", 0.095695, "SDSSr_65mm")
+LATISS: Final = SimulatedDetector("LATISS", 0, "R00_S00", "ITL", "AT_O", 0.095695, 7.5, 9.0, "SDSSr_65mm")
 
 
 def simulated_detectors(instrument: str, numbers: Sequence[int]) -> list[SimulatedDetector]:
@@ -133,6 +137,8 @@ def _lsstcam() -> dict[int, SimulatedDetector]:
             "E2V" if column >= _E2V_FROM_COLUMN[raft_row] else "ITL",
             "MC_O",
             0.2,
+            3.75,
+            4.5,
             "r_57",
             # The rows of an image run against those of the rafts.
             (across, -down),

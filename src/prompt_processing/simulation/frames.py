@@ -236,7 +236,7 @@ class _Sky:
             rng,
             dither,
             self.rotation + rng.uniform(-1.5, 1.5),
-            psf=(7.5 * rng.uniform(0.97, 1.03), 0.025, 0.02),
+            psf=(self.detector.template_fwhm * rng.uniform(0.97, 1.03), 0.025, 0.02),
             transparency=rng.uniform(0.94, 1.02),
             sky=300.0 * rng.uniform(0.85, 1.15),
         )
@@ -260,7 +260,11 @@ class _Sky:
             rng,
             np.zeros(2),
             self.rotation,
-            psf=(9.0 * rng.uniform(0.97, 1.05), rng.uniform(0.05, 0.07), rng.uniform(0.03, 0.04)),
+            psf=(
+                self.detector.science_fwhm * rng.uniform(0.97, 1.05),
+                rng.uniform(0.05, 0.07),
+                rng.uniform(0.03, 0.04),
+            ),
             transparency=rng.uniform(0.86, 1.0),
             sky=900.0 * rng.uniform(0.9, 1.1),
         )

@@ -37,6 +37,9 @@ def check_plan(visit: DetectorVisit, info: dict[str, Any], settings: WorkerSetti
 
 
 def _differences(visit: DetectorVisit, info: dict[str, Any], settings: WorkerSettings) -> Iterator[str]:
+    announced, found = (visit.instrument, visit.detector), (info["instrument"], info["detector"])
+    if announced != found:
+        yield f"detector: {announced[0]} {announced[1]} announced, {found[0]} {found[1]} in the header"
     if info["observation_type"] != "science":
         yield f"image type: science announced, {info['observation_type']} in the header"
     names = visit.filter_names
