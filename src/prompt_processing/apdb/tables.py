@@ -70,6 +70,11 @@ def columns(table: TableName) -> tuple[Column, ...]:
 
 def empty(table: TableName) -> pd.DataFrame:
     """Return a table with all columns and no rows."""
+    return _empty(table).copy()
+
+
+@lru_cache
+def _empty(table: TableName) -> pd.DataFrame:
     return pd.DataFrame({column.name: pd.Series(dtype=column.dtype) for column in columns(table)})
 
 

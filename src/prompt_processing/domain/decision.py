@@ -154,7 +154,7 @@ def _normal(frame: pd.DataFrame) -> pd.DataFrame:
         for column, dtype in frame.dtypes.items()
         if isinstance(dtype, np.dtype) and dtype.kind == "O"
     }
-    return frame.astype(types)
+    return frame.astype(types) if types else frame
 
 
 def _table_to_bytes(frame: pd.DataFrame) -> bytes:
