@@ -128,3 +128,33 @@ def test_a_worker_does_not_start_with_rules_that_are_wrong(repo, write):
     result = CliRunner().invoke(main, ["worker", "run", str(repo)])
     assert result.exit_code == 1
     assert "selection.yaml:2: rule 'one': when.survey" in result.output
+
+
+def test_an_override_that_would_not_work_is_refused(repo, write):
+    assert "no instrument 'LATIS'" in run(
+        "override", "set", repo, "LATISS/Isr.yaml", "--why", "x", "--instrument", "LATIS", code=1
+    )
+    write("Broken.yaml", "description: x\ntasks: {isr: no.such.Task}\n")
+    assert "no.such" in run("override", "set", repo, "Broken.yaml", "--why", "x", code=1)
+    assert "the rules decide" in run("override", "show", repo)
+
+
+def test_what_an_override_replaces_is_told_and_a_broken_one_can_be_cleared(repo):
+    run("override", "set", repo, "LATISS/Isr.yaml", "--why", "first")
+    assert "in place of: " in run("override", "set", repo, "LATISS/ApPipe.yaml", "--why", "second")
+    (repo / "overrides" / "000003.json").write_text("{")
+    assert "000003.json" in run("override", "show", repo, code=1)
+    run("override", "clear", repo, "--why", "broken")
+    assert "the rules decide" in run("override", "show", repo)
+
+
+def test_explain_takes_one_event_over_several_lines_and_misses_nothing(repo):
+    text = json.dumps(json.loads(event()), indent=2)
+    assert "detector 0: ApPipe" in run("explain", repo, "-", stdin=text)
+    assert "no event announces" in run("explain", repo, "-", "--detector", "5", stdin=text, code=1)
+
+
+def test_an_input_that_nobody_has_ever_stored_is_told(repo, write):
+    write("selection.yaml", "rules:\n  - {name: one, pipelines: [Own.yaml]}\n")
+    write("Own.yaml", CONFLICT.replace("{connections.raw: bias}", "{connections.bias: biases}"))
+    assert "does not know the dataset type biases" in run("check", repo, code=1)

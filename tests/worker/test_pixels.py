@@ -187,6 +187,18 @@ def test_what_an_operator_says_acts_on_the_next_visit(pixels, overrides, keys):
     assert "/Trivial/" in run_of(products_of(pixels, 2, keys[2]))
 
 
+def test_a_decision_made_under_an_override_is_finished_with_its_pipeline(pixels, overrides, keys, folder):  # noqa: F811
+    (folder / "Emergency.yaml").write_text((folder / "Isr.yaml").read_text())
+    say(overrides, "Emergency.yaml")
+    with pixels.prepare(message(0), Stopwatch()) as prepared:
+        prepared.process([keys[0]], Stopwatch())
+        decision = prepared.decide(1, (), WallClock().now())
+    say(overrides, action="clear")
+    with pixels.prepare(message(0), Stopwatch(), decision) as prepared:
+        prepared.process([keys[0]], Stopwatch())
+        assert "/Emergency/" in run_of(prepared.products(decision))
+
+
 def test_a_decision_is_finished_with_its_own_pipeline(pixels, overrides, keys):
     with pixels.prepare(message(0), Stopwatch()) as prepared:
         prepared.process([keys[0]], Stopwatch())

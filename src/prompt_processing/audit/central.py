@@ -9,6 +9,7 @@ from lsst.daf.butler import Butler, DatasetRef, DatasetType
 from prompt_processing.audit.evidence import RAW, Product, ProductType
 from prompt_processing.domain import collections
 from prompt_processing.execution.graphs import VisitGraph, load_graph
+from prompt_processing.execution.override import Overrides
 from prompt_processing.execution.selection import Selection
 from prompt_processing.preload.preloader import FIELD, HISTORY_TYPES
 from prompt_processing.worker.pixels import kept
@@ -18,7 +19,7 @@ _DIMENSIONS: Final = ("visit", "exposure", "group")
 
 
 def pipeline_products(
-    central: Butler, selection: Selection, instruments: Iterable[str]
+    central: Butler, selection: Selection, overrides: Overrides, instruments: Iterable[str]
 ) -> dict[str, frozenset[ProductType]]:
     """Return what a detector-visit leaves in the central Butler, by instrument and pipeline.
 
@@ -26,15 +27,16 @@ def pipeline_products(
     ----------
     central
         The central Butler.
-    selection
-        Names the pipelines.
+    selection, overrides
+        Name the pipelines.
     instruments
         Names of the instruments.
     """
     found = {}
+    said = selection.files(overrides.pipelines())
     for instrument in instruments:
-        for name in {path.stem for path in selection.pipelines}:
-            path = selection.named(instrument, name)
+        for name in {path.stem for path in (*selection.pipelines, *said)}:
+            path = selection.named(instrument, name, said)
             if path is not None:
                 found[f"{instrument}/{name}"] = frozenset(_made_by(load_graph(path, central)))
     return found

@@ -29,7 +29,7 @@ from prompt_processing.domain.ids import (
 )
 from prompt_processing.domain.raws import unescape_group
 from prompt_processing.domain.visit import DetectorVisit, DetectorVisitKey, parse_event
-from prompt_processing.factory import open_selection
+from prompt_processing.factory import open_overrides, open_selection
 from prompt_processing.instruments.fan_out import Active, detector_visits
 from prompt_processing.instruments.ingest import day_timespan
 from prompt_processing.ledger.sql import SqlLedger
@@ -107,7 +107,7 @@ def collect(repo: Path, events: Path) -> Evidence:
         rows={table: apdb.rows(table, begin, end) for table in TABLES},
         begin=begin,
         archived=_archived(places, decisions.values(), days),
-        pipelines=pipeline_products(central, open_selection(repo), instruments),
+        pipelines=pipeline_products(central, open_selection(repo), open_overrides(repo), instruments),
         products=found,
         unreadable_products=unreadable,
         metrics=measured,

@@ -1,6 +1,7 @@
 """``prompt pipeline``: which pipelines visits get."""
 
 import getpass
+import json
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from prompt_processing.cli.options import repo_argument
-from prompt_processing.domain.errors import ConfigError
+from prompt_processing.domain.errors import ConfigError, OperationError
 
 if TYPE_CHECKING:
     from prompt_processing.execution.override import Override
@@ -51,6 +52,11 @@ def pipeline_check(repo: Path) -> None:
             except ConfigError as error:
                 problems.append(" ".join(str(error).split()))
                 continue
+            problems += [
+                f"{path}: the repository does not know the dataset type {name}"
+                for name in sorted(graph.inputs)
+                if not butler.registry.queryDatasetTypes(name)
+            ]
             click.echo(
                 f"{path}: {len(graph.early)} tasks before the image, {len(graph.late)} after it; "
                 f"version {graph.version}"
@@ -68,8 +74,8 @@ def pipeline_check(repo: Path) -> None:
 def pipeline_explain(repo: Path, event: TextIO, detector: int | None) -> None:
     """Say which pipelines a visit would get now, and why.
 
-    EVENT is a file with nextVisit events in JSON, one per line, such as a night's events.jsonl; - reads them
-    from standard input.
+    EVENT is a file with a nextVisit event in JSON, or with one per line, such as a night's events.jsonl;
+    - reads standard input.
     """
     from prompt_processing.config import Settings
     from prompt_processing.domain.visit import parse_event
@@ -79,10 +85,12 @@ def pipeline_explain(repo: Path, event: TextIO, detector: int | None) -> None:
 
     selection, override = open_selection(repo), open_overrides(repo).current()
     active = Settings.load(repo).instruments.detectors
-    for line in filter(str.strip, event):
-        for visit in detector_visits(parse_event(line), active):
+    found = 0
+    for text in _events(event.read()):
+        for visit in detector_visits(parse_event(text), active):
             if detector not in {None, visit.detector}:
                 continue
+            found += 1
             centre = get_instrument(visit.instrument).centre(
                 visit.detector, visit.ra, visit.dec, visit.rotation
             )
@@ -91,6 +99,8 @@ def pipeline_explain(repo: Path, event: TextIO, detector: int | None) -> None:
             click.echo(f"{visit.instrument} {visit.groupId} detector {visit.detector}: {names}")
             for reason in choice.reasons:
                 click.echo(f"  {reason}")
+    if not found:
+        raise OperationError(f"{event.name}: no event announces anything for {detector or 'any'} detector")
 
 
 @pipeline.group("override")
@@ -118,16 +128,24 @@ def override_set(
     survey: str | None,
 ) -> None:
     """Let visits get PIPELINES, best first, for example LATISS/SingleFrame.yaml."""
+    from lsst.daf.butler import Butler
+
     from prompt_processing.config import Settings
+    from prompt_processing.execution.graphs import load_graph
     from prompt_processing.execution.override import Override
     from prompt_processing.factory import open_overrides
+    from prompt_processing.instruments.cameras import get_instrument
 
     if skip == bool(pipelines):
         raise click.UsageError("give pipelines, or --skip")
     overrides = open_overrides(repo)
-    settings = Settings.load(repo).pipelines
-    for name in pipelines:
-        settings.find(name, repo)
+    settings = Settings.load(repo)
+    if instrument is not None:
+        get_instrument(instrument)
+    with Butler.from_config(settings.repository.butler) as butler:
+        for name in pipelines:
+            load_graph(settings.pipelines.find(name, repo), butler)
+    replaced = overrides.current()
     made = overrides.add(
         lambda when: Override(
             action="set",
@@ -140,6 +158,8 @@ def override_set(
         )
     )
     click.echo(_line(made))
+    if replaced is not None:
+        click.echo(f"in place of: {_line(replaced)}")
 
 
 @pipeline_override.command("clear")
@@ -151,9 +171,13 @@ def override_clear(repo: Path, why: str) -> None:
     from prompt_processing.factory import open_overrides
 
     overrides = open_overrides(repo)
-    if overrides.current() is None:
-        click.echo("there is no override")
-        return
+    try:
+        if overrides.current() is None:
+            click.echo("there is no override")
+            return
+    except ConfigError as error:
+        # One that nobody can read is cleared like any other.
+        click.echo(str(error), err=True)
     made = overrides.add(lambda when: Override(action="clear", reason=why, who=_who(), when=when))
     click.echo(_line(made))
 
@@ -171,6 +195,15 @@ def override_show(repo: Path, *, show_all: bool) -> None:
         click.echo(_line(made))
     if current is None:
         click.echo("no override: the rules decide")
+
+
+def _events(text: str) -> list[str]:
+    """Return the events of a text: one for each line, or one in all."""
+    try:
+        json.loads(text)
+    except ValueError:
+        return [line for line in text.splitlines() if line.strip()]
+    return [text]
 
 
 def _describe(rule: "Rule") -> str:

@@ -5,6 +5,7 @@ changes, with who made them and why, is the state itself.
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal
@@ -68,6 +69,20 @@ class Overrides:
     def history(self) -> list[Override]:
         """Return all changes, oldest first; raises as `current` does."""
         return [self._read(key) for key in objects.list_after(self._root)]
+
+    def pipelines(self) -> list[str]:
+        """Return the pipelines of all changes that can be understood: only these ever had an effect.
+
+        Raises
+        ------
+        StoreError
+            If the store does not answer.
+        """
+        names: dict[str, None] = {}
+        for key in objects.list_after(self._root):
+            with suppress(ConfigError):
+                names |= dict.fromkeys(self._read(key).pipelines)
+        return list(names)
 
     def add(self, make: Callable[[str], Override]) -> Override:
         """Make a change.

@@ -26,7 +26,10 @@ def _listed(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
 
 
-Names = Annotated[tuple[str, ...], BeforeValidator(_listed), Field(min_length=1)]
+Patterns = Annotated[tuple[str, ...], BeforeValidator(_listed), Field(min_length=1)]
+Names = Annotated[
+    tuple[Annotated[str, Field(min_length=1)], ...], BeforeValidator(_listed), Field(min_length=1)
+]
 Longitude = Annotated[float, Field(ge=0, le=360)]
 Latitude = Annotated[float, Field(ge=-90, le=90)]
 
@@ -46,7 +49,9 @@ class Box(_Part):
     def contains(self, ra: float, dec: float) -> bool:
         """Tell whether a position [deg] is inside."""
         west, east = self.ra
-        inside = west <= ra <= east if west < east else ra >= west or ra <= east
+        # 0 and 360 deg are the same place.
+        turns = (ra, ra + 360.0)
+        inside = any(west <= turn <= (east if west < east else east + 360.0) for turn in turns)
         return inside and self.dec[0] <= dec <= self.dec[1]
 
 
@@ -90,6 +95,8 @@ class Dates(_Part):
 
     @model_validator(mode="after")
     def _check(self) -> "Dates":
+        if self.first is None and self.last is None:
+            raise ValueError("from or to is needed")
         if self.first is not None and self.last is not None and self.first > self.last:
             raise ValueError(f"from {self.first} is after to {self.last}")
         return self
@@ -116,12 +123,20 @@ class Conditions(_Part):
 
     deployment: Names | None = None
     instrument: Names | None = None
-    survey: Names | None = None
+    survey: Patterns | None = None
     filter: Names | None = None
     position: Position | None = None
     date: Dates | None = None
     image_type: Names | None = None
     detector: Annotated[tuple[int, ...], BeforeValidator(_numbers), Field(min_length=1)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_values(cls, values: Any) -> Any:
+        blank = [name for name, value in values.items() if value is None] if isinstance(values, dict) else []
+        if blank:
+            raise ValueError(f"{', '.join(blank)}: a value is missing")
+        return values
 
     @model_validator(mode="after")
     def _check(self) -> "Conditions":
@@ -129,6 +144,18 @@ class Conditions(_Part):
         if unknown:
             raise ValueError(f"image_type {', '.join(sorted(unknown))}: known are {', '.join(IMAGE_TYPES)}")
         return self
+
+    def hold_whenever(self, other: "Conditions") -> bool:
+        """Tell whether a visit that meets other conditions meets these, as far as their form shows it."""
+        mine, theirs = (
+            {name: set(value) if isinstance(value, tuple) else value for name, value in conditions}
+            for conditions in (self, other)
+        )
+        return all(
+            value is None
+            or (value >= theirs[name] if isinstance(value, set) and theirs[name] else value == theirs[name])
+            for name, value in mine.items()
+        )
 
     def problems(self, visit: DetectorVisit, centre: tuple[float, float], deployment: str) -> Iterator[str]:
         """Yield what keeps a visit from meeting the conditions.

@@ -1,7 +1,7 @@
 """Which pipelines a visit gets: the first rule of ``selection.yaml`` that it meets decides."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +13,7 @@ from prompt_processing.domain.errors import ConfigError
 from prompt_processing.domain.visit import DetectorVisit
 from prompt_processing.execution.override import Override
 from prompt_processing.execution.rules import Rule, Rules
-from prompt_processing.instruments.cameras import get_instrument
+from prompt_processing.instruments.cameras import CAMERAS, get_instrument
 
 OVERRIDE: Final = "override"
 """Stands for the name of the rule when an operator decides."""
@@ -98,7 +98,7 @@ class Selection:
         if override is not None:
             if override.applies_to(visit):
                 reasons.append(f"{OVERRIDE}: set by {override.who} at {override.when}: {override.reason}")
-                return Choice(OVERRIDE, self._files(override.pipelines), False, tuple(reasons))
+                return Choice(OVERRIDE, self.files(override.pipelines), False, tuple(reasons))
             reasons.append(f"{OVERRIDE}: is for other visits")
         for rule in self.rules:
             problems = list(rule.when.problems(visit, centre, self._deployment))
@@ -108,15 +108,32 @@ class Selection:
             canary = rule.canary is not None and lot(visit) < rule.canary.share
             names = rule.canary.pipelines if canary and rule.canary is not None else rule.pipelines
             reasons.append(f"{rule.name}: met{', by lot for the canary' if canary else ''}")
-            return Choice(rule.name, self._files(names), canary, tuple(reasons))
+            return Choice(rule.name, self.files(names), canary, tuple(reasons))
         return Choice("", (), False, tuple(reasons))
 
-    def named(self, instrument: str, name: str) -> Path | None:
-        """Return the pipeline that a decision names; of several that of the instrument's own folder."""
-        found = [path for path in self.pipelines if path.stem == name]
+    def named(self, instrument: str, name: str, more: Iterable[Path] = ()) -> Path | None:
+        """Return the pipeline that a decision names; of several that of the instrument's own folder.
+
+        Parameters
+        ----------
+        instrument
+            Name of the instrument.
+        name
+            Name of the pipeline.
+        more
+            Pipelines beside those of the rules, such as those of overrides.
+        """
+        found = [path for path in (*self.pipelines, *more) if path.stem == name]
         return min(found, key=lambda path: path.parent.name != instrument, default=None)
 
-    def _files(self, names: tuple[str, ...]) -> tuple[Path, ...]:
+    def files(self, names: Iterable[str]) -> tuple[Path, ...]:
+        """Return the files of some pipelines.
+
+        Raises
+        ------
+        ConfigError
+            If there is none of a name.
+        """
         return tuple(self._find(name) for name in names)
 
 
@@ -138,13 +155,11 @@ def _problems(rules: tuple[Rule, ...], find: Callable[[str], Path]) -> Iterator[
     """Yield the place and the text of what is wrong with rules that are well formed."""
     for number, rule in enumerate(rules):
         here = ("rules", number)
+        if rule.name in {OVERRIDE, *(other.name for other in rules[:number])}:
+            yield (*here, "name"), "this name is taken"
         for other in rules[:number]:
-            if other.name == rule.name:
-                yield (*here, "name"), "this name is taken by an earlier rule"
-            if other.when == rule.when:
-                yield (*here, "name"), f"can never match: rule {other.name!r} has the same conditions"
-            elif not other.when.model_dump(exclude_none=True):
-                yield (*here, "name"), f"can never match: rule {other.name!r} takes every visit"
+            if other.when.hold_whenever(rule.when):
+                yield (*here, "name"), f"can never match: rule {other.name!r} takes all of its visits"
         for place, name in _named(rule):
             try:
                 find(name)
@@ -161,10 +176,12 @@ def _never(rule: Rule) -> Iterator[tuple[str, str]]:
             cameras.append(get_instrument(name))
         except ConfigError as error:
             yield "instrument", f"can never match: {error}"
+    cameras = cameras or [camera() for camera in CAMERAS.values()]
     known = {number for camera in cameras for number in camera.detectors}
-    if cameras and rule.when.detector is not None and not known & set(rule.when.detector):
-        names = ", ".join(rule.when.instrument or ())
-        yield "detector", f"can never match: {names} has no such detector"
+    unknown = sorted(set(rule.when.detector or ()) - known)
+    if unknown:
+        names = ", ".join(camera.name for camera in cameras)
+        yield "detector", f"can never match: {names} has no detector {unknown[0]}"
 
 
 class _Lines:
@@ -187,8 +204,23 @@ class _Lines:
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark is not None else 1
             raise ConfigError(f"{file}:{line}: is not valid YAML: {error.problem}") from error
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:  # such as a date that the calendar does not have
             raise ConfigError(f"{file}: is not valid YAML: {error}") from error
+        self._refuse_twins(self._root)
+
+    def _refuse_twins(self, node: yaml.Node | None) -> None:
+        """Refuse a key that is there twice: only the last one would count."""
+        if isinstance(node, yaml.SequenceNode):
+            for item in node.value:
+                self._refuse_twins(item)
+        elif isinstance(node, yaml.MappingNode):
+            seen = set()
+            for key, value in node.value:
+                if key.value in seen:
+                    line = key.start_mark.line + 1
+                    raise ConfigError(f"{self._file}:{line}: {key.value} is there twice")
+                seen.add(key.value)
+                self._refuse_twins(value)
 
     def tell(self, place: tuple[Any, ...], text: str) -> str:
         """Return a message about a part, with file, line, rule and the names on the way to it."""

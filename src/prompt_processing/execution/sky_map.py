@@ -18,7 +18,7 @@ class SkyMap:
     ----------
     file
         FITS file with a table of implicit index (the form that ``healpy.write_map`` writes), whose first
-        column holds whole numbers or booleans: what is not 0 belongs.
+        column holds whole numbers or booleans, in equatorial coordinates: what is not 0 belongs.
 
     Raises
     ------
@@ -37,11 +37,16 @@ class SkyMap:
                 header, table = hdus[1].header, hdus[1].data
                 self._nested = str(header["ORDERING"]).strip().upper().startswith("NEST")
                 self._nside = int(header["NSIDE"])
+                system = str(header.get("COORDSYS", "C")).strip().upper()[:1]
                 values = np.asarray(table.field(0)).ravel()
         except (OSError, LookupError, TypeError, ValueError) as error:
             raise ValueError(f"{file} is no HEALPix map: {error}") from error
         if values.size != 12 * self._nside**2:
             raise ValueError(f"{file}: {values.size} pixels are not the whole sky at NSIDE {self._nside}")
+        if values.dtype.kind not in "biu":
+            raise ValueError(f"{file}: the first column must hold whole numbers or booleans")
+        if system != "C":
+            raise ValueError(f"{file}: COORDSYS is {system}, not C (equatorial)")
         self._inside: NDArray[np.bool_] = values.astype(bool)
         if not self._inside.any():
             raise ValueError(f"{file}: no pixel of the map is set")

@@ -180,7 +180,8 @@ class Preloader:
 
     def _chosen(self, decided: DecisionInfo) -> Choice:
         """Return the choice that a decision was made with."""
-        path = self._selection.named(decided.instrument, decided.pipeline)
+        said = self._selection.files(self._overrides.pipelines())
+        path = self._selection.named(decided.instrument, decided.pipeline, said)
         if path is None:
             raise ConfigError(
                 f"pipeline {decided.pipeline}, with which group {decided.group} was decided, is gone"
