@@ -125,6 +125,7 @@ class NightPlayer:
         self._active = active
         self._handled = threading.Condition()
         self._given_up: set[DetectorVisitKey] = set()
+        self._answered: set[DetectorVisitKey] = set()
 
     @property
     def n_visits(self) -> int:
@@ -143,6 +144,7 @@ class NightPlayer:
                     self._given_up.add(message.key)
                 elif said is Disposition.ACK:
                     self._given_up.discard(message.key)
+                    self._answered.add(message.key)
             self._handled.notify_all()
 
     def play(self, *, on_visit: Callable[[PlayedVisit], None], on_error: Callable[[str], None]) -> None:
@@ -189,14 +191,16 @@ class NightPlayer:
         self._wait_for(announced)
 
     def _wait_for(self, visits: list[DetectorVisitKey]) -> None:
-        """Wait until each visit has an outcome, or has been given back too often."""
+        """Wait until each visit has an outcome and its message is out of the queue, or came too often."""
         with self._handled:
             while not all(key in self._given_up or self._is_finished(key) for key in visits):
                 self._handled.wait(LOOK_INTERVAL)
 
     def _is_finished(self, visit: DetectorVisitKey) -> bool:
         record = self._stage.ledger.find(visit)
-        return record is not None and record.outcome is not None
+        if record is None or record.outcome is None:
+            self._answered.discard(visit)  # reopened: there is another message
+        return visit in self._answered
 
     def _result(self, visit: DetectorVisitKey) -> PlayedVisit:
         record = self._stage.ledger.find(visit)
