@@ -14,7 +14,8 @@ from prompt_processing.domain.outcome import Status
 from prompt_processing.instruments.lsstcam import LsstCam
 from prompt_processing.simulation.night import simulate_night
 from prompt_processing.web.collect import collect
-from support.nights import play, prepare
+from support.equal import assert_pipetask_agrees
+from support.nights import copy_repository, play, prepare
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("lsstcam")]
 
@@ -80,3 +81,9 @@ def test_images_of_both_detectors_are_in_the_central_butler(played):
             "difference_image", collections="LSSTCam/prompt/*", find_first=False, instrument="LSSTCam"
         )
         assert sorted(ref.dataId["detector"] for ref in refs) == [76, 76, 94, 94]
+
+
+@pytest.mark.parametrize("pipeline", ["ApPipe", "SingleFrame", "Isr"])
+def test_pipetask_gives_the_same_outputs_as_the_worker(played, night, tmp_path, pipeline):
+    repo = copy_repository(played[0], tmp_path / "repo")
+    assert_pipetask_agrees(repo, night, "LSSTCam", pipeline)
