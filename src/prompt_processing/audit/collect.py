@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import astropy.units as u
-
 from prompt_processing import database, objects
 from prompt_processing.apdb.sql import SqlApdb
 from prompt_processing.audit.central import pipeline_products, products
@@ -16,7 +14,7 @@ from prompt_processing.audit.metrics import metrics
 from prompt_processing.config import RepositorySettings, Settings
 from prompt_processing.delivery.archive import AlertArchive
 from prompt_processing.delivery.decisions import DecisionStore
-from prompt_processing.domain.clock import from_tai_seconds, mjd_tai
+from prompt_processing.domain.clock import mjd_tai
 from prompt_processing.domain.decision import decision_path
 from prompt_processing.domain.errors import PromptError, RawError, RepositoryError
 from prompt_processing.domain.ids import (
@@ -29,6 +27,7 @@ from prompt_processing.domain.ids import (
 )
 from prompt_processing.domain.raws import unescape_group
 from prompt_processing.domain.visit import DetectorVisit, DetectorVisitKey, parse_event
+from prompt_processing.execution.rules import observing_day
 from prompt_processing.factory import open_overrides, open_selection
 from prompt_processing.instruments.fan_out import Active, detector_visits
 from prompt_processing.instruments.ingest import day_timespan
@@ -153,7 +152,7 @@ def read_expected(file: Path, active: Active | None = None) -> Expected:
 
 def _day_obs(visit: DetectorVisit) -> int:
     """Return the observing day of a visit as YYYYMMDD; a day ends at noon, TAI."""
-    return int((from_tai_seconds(visit.startTime) - 12 * u.hour).strftime("%Y%m%d"))
+    return int(observing_day(visit).strftime("%Y%m%d"))
 
 
 def _open_ledger(places: RepositorySettings) -> SqlLedger:

@@ -57,10 +57,6 @@ class DataIds:
         """The value of each dimension that is known."""
         return dict(self._values)
 
-    def has(self, dimensions: DimensionGroup) -> bool:
-        """Tell whether a data id can be made."""
-        return all(name in self._values for name in dimensions.required)
-
     def make(self, dimensions: DimensionGroup) -> DataCoordinate:
         """Return the data id of some dimensions, with its records.
 
