@@ -107,7 +107,7 @@ class Ours:
             padding=60.0,
             cache_bytes=1_000_000_000,
         )
-        self.pixels = ButlerPixels(preloader, incoming, WorkerSettings())
+        self.pixels = ButlerPixels(preloader, objects.root(incoming), incoming, WorkerSettings())
         self.products = ButlerProducts(central, work)
         self.times: dict[str, list[float]] = {"preload": [], "image to decision": [], "products": []}
 

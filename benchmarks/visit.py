@@ -99,7 +99,7 @@ def process_night(night: Path, repo: Path, scratch: Path) -> list[dict[str, floa
         settings=settings.worker,
     )
     process = Process(
-        pixels=ButlerPixels(preloader, night / "raw", settings.worker),
+        pixels=ButlerPixels(preloader, objects.root(night / "raw"), night, settings.worker),
         waiter=waiter,
         stores=stores,
         clock=clock,

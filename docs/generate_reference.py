@@ -7,7 +7,7 @@ import click
 import yaml
 
 from prompt_processing.cli import main
-from prompt_processing.config import environment_name, sections
+from prompt_processing.config import environment_name, plain, sections
 
 REFERENCE = Path(__file__).parent / "reference"
 WIDTH = 100
@@ -39,7 +39,7 @@ def settings_page() -> str:
     for section, model in sections().items():
         rows = ["| name | default | meaning |", "| --- | --- | --- |"]
         for name, field in model.model_fields.items():
-            value = list(field.default) if isinstance(field.default, tuple) else field.default
+            value = plain(field.default)
             default = yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("...\n").strip()
             rows.append(f"| `{name}` | `{default}` | {field.description} |")
         example = environment_name(section, next(iter(model.model_fields)))

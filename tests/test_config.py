@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from prompt_processing.config import (
     PipelineSettings,
@@ -54,7 +54,7 @@ def test_paths_belong_to_the_repository_and_uris_are_left_alone(tmp_path, monkey
     assert repository.alerts == "s3://bucket/alerts"
     assert repository.metrics == "/elsewhere"
     assert repository.butler == str(tmp_path / "repo")
-    assert repository.ledger == str(tmp_path / "repo" / "ledger.sqlite3")
+    assert repository.ledger_url == f"sqlite:///{tmp_path}/repo/ledger.sqlite3"
 
 
 @pytest.mark.parametrize(
@@ -108,6 +108,10 @@ def test_settings_cannot_be_changed_after_loading(tmp_path):
         settings.worker.expiry_s = 1.0
 
 
+def shown(default):
+    return default.get_secret_value() if isinstance(default, SecretStr) else default
+
+
 def test_the_default_file_lists_every_setting_with_its_default(tmp_path):
     text = write_default(tmp_path).read_text(encoding="utf-8")
     # With the marks of the comments taken away it says what applies without it.
@@ -117,8 +121,8 @@ def test_the_default_file_lists_every_setting_with_its_default(tmp_path):
     )
     assert content == {
         section: {
-            name: list(field.default) if isinstance(field.default, tuple) else field.default
-            for name, field in model.model_fields.items()
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in ((name, shown(field.default)) for name, field in model.model_fields.items())
         }
         for section, model in sections().items()
     }
@@ -144,7 +148,8 @@ def test_origin_tells_environment_file_and_default_apart(tmp_path, monkeypatch):
 def test_passwords_are_never_shown(tmp_path):
     write(tmp_path, "repository: {ledger: 'postgresql://me:s3cret@host/db'}")
     settings = Settings.load(tmp_path)
-    assert settings.repository.ledger == "postgresql://me:s3cret@host/db"
+    assert settings.repository.ledger_url == "postgresql://me:s3cret@host/db"
+    assert "s3cret" not in repr(settings)
     shown = redacted(settings)["repository"]["ledger"]
     assert shown == "postgresql://me:***@host/db"
     assert redact("postgresql://host/db") == "postgresql://host/db"

@@ -6,10 +6,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from sqlalchemy import Connection, Double, Engine, Select, Table, create_engine, event, func, make_url, select
+from sqlalchemy import (
+    Connection,
+    Double,
+    Engine,
+    NullPool,
+    Select,
+    Table,
+    create_engine,
+    event,
+    func,
+    make_url,
+    select,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 
@@ -41,7 +52,7 @@ def _postgresql_time(*_: Any, **__: Any) -> str:
     return "CAST(extract(epoch FROM clock_timestamp()) AS DOUBLE PRECISION)"
 
 
-def engine(url: str, creator: Callable[[], Any] | None = None) -> Engine:
+def engine(url: str) -> Engine:
     """Return an engine for a database.
 
     On SQLite it uses the write-ahead log (readers and one writer do not block each other), waits for locks,
@@ -50,9 +61,7 @@ def engine(url: str, creator: Callable[[], Any] | None = None) -> Engine:
     Parameters
     ----------
     url
-        SQLAlchemy URL.
-    creator
-        Makes a new connection of the driver, where an address is not enough (a cloud database's connector).
+        SQLAlchemy URL; for Cloud SQL see `prompt_processing.cloud_sql`.
 
     Raises
     ------
@@ -61,13 +70,14 @@ def engine(url: str, creator: Callable[[], Any] | None = None) -> Engine:
     """
     try:
         parsed = make_url(url)
-        arguments: dict[str, Any] = {} if creator is None else {"creator": creator}
         if parsed.get_backend_name() == "sqlite":
-            made = create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT}, **arguments)
+            made = create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT})
             event.listen(made, "connect", _prepare_sqlite)
             event.listen(made, "begin", _begin_sqlite)
             return made
-        return create_engine(parsed, pool_pre_ping=True, **arguments)
+        # A connection is opened for a transaction and closed after it: hundreds of workers that mostly wait
+        # would otherwise hold as many connections.
+        return create_engine(parsed, poolclass=NullPool)
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
         raise ConfigError(f"database URL: {error}") from error
 
@@ -194,9 +204,8 @@ def insert_new(connection: Connection, table: Table) -> sqlite.Insert | postgres
 def _translated(what: str) -> Iterator[None]:
     try:
         yield
-    except (DBAPIError, PoolTimeoutError) as error:
-        reason = error.orig if isinstance(error, DBAPIError) else error
-        raise StoreError(f"{what}: {reason}") from error
+    except DBAPIError as error:
+        raise StoreError(f"{what}: {error.orig}") from error
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

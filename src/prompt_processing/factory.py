@@ -7,10 +7,13 @@ import fcntl
 import os
 import socket
 import threading
+import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property, partial
 from pathlib import Path
+
+from lsst.daf.butler import Butler
 
 from prompt_processing import database, objects
 from prompt_processing.apdb.sql import SqlApdb
@@ -20,19 +23,20 @@ from prompt_processing.delivery.archive import AlertArchive
 from prompt_processing.delivery.decisions import DecisionStore
 from prompt_processing.delivery.metrics import FolderMetrics
 from prompt_processing.delivery.products import ButlerProducts
-from prompt_processing.domain.clock import Clock, WallClock
-from prompt_processing.domain.errors import RepositoryError
+from prompt_processing.domain.clock import Clock, NightClock, WallClock
+from prompt_processing.domain.errors import ConfigError, RepositoryError
 from prompt_processing.execution.override import Overrides
 from prompt_processing.execution.selection import Selection
 from prompt_processing.ledger import schema
 from prompt_processing.ledger.sql import SqlLedger
-from prompt_processing.messaging.port import HintSource
+from prompt_processing.messaging.port import HintSource, Publisher, VisitQueue
 from prompt_processing.messaging.sql import SqlQueue
 from prompt_processing.preload.preloader import Preloader
 from prompt_processing.repository.central import open_central, require_repository
 from prompt_processing.worker.arrival import note_arrival
 from prompt_processing.worker.camera import SkippingClock
 from prompt_processing.worker.engine import Engine, preload
+from prompt_processing.worker.hints import HintRelay
 from prompt_processing.worker.pixels import ButlerPixels
 from prompt_processing.worker.player import NightPlayer, PlayedVisit, Stage, read_events
 from prompt_processing.worker.process import Process, Stores
@@ -65,15 +69,44 @@ class Factory:
         self.settings = Settings.load(repo)
         self._repo = repo
         self._clock = clock
-        places = self.settings.repository
-        self.central = open_central(repo)
-        self.ledger = SqlLedger(database.engine(places.ledger_url))
+        self.incoming = objects.root(self.settings.repository.incoming)
+        self.work = Path(self.settings.repository.work)
+
+    @cached_property
+    def central(self) -> Butler:
+        """Central Butler."""
+        return open_central(self._repo)
+
+    @cached_property
+    def ledger(self) -> SqlLedger:
+        """Ledger."""
+        return SqlLedger(database.engine(self.settings.repository.ledger_url))
+
+    @cached_property
+    def decisions(self) -> DecisionStore:
+        """Decisions."""
+        return DecisionStore(objects.root(self.settings.repository.decisions))
+
+    @cached_property
+    def arrivals(self) -> Arrivals:
+        """Arrival pointers of the landing store."""
+        return Arrivals(self.incoming, objects.root(self.settings.repository.arrivals), self._clock)
+
+    @cached_property
+    def publisher(self) -> Publisher:
+        """Where visit messages are sent."""
+        return open_publisher(self.settings)
+
+    @cached_property
+    def queue(self) -> VisitQueue:
+        """Where visit messages come from."""
+        settings = self.settings
+        if settings.pubsub.subscription:
+            from prompt_processing.messaging.pubsub import PubSubQueue  # noqa: PLC0415 (not on a laptop)
+
+            return PubSubQueue(settings.pubsub.subscription, hidden=settings.pubsub.lease_s)
         # Hidden as long as a claim holds: whoever gets the message of a dead worker can claim its visit.
-        self.queue = SqlQueue(database.engine(places.queue_url), hidden=self.settings.worker.lease_s)
-        self.decisions = DecisionStore(objects.root(places.decisions))
-        self.arrivals = Arrivals(objects.root(places.incoming), objects.root(places.arrivals), clock)
-        self.incoming = Path(places.incoming)
-        self.work = Path(places.work)
+        return SqlQueue(database.engine(settings.repository.queue_url), hidden=settings.worker.lease_s)
 
     def process(self, hints: HintSource) -> Process:
         """Return what takes a detector-visit through its steps.
@@ -110,7 +143,7 @@ class Factory:
             settings=settings.worker,
         )
         return Process(
-            pixels=ButlerPixels(preloader, self.incoming, settings.worker),
+            pixels=ButlerPixels(preloader, self.incoming, self.work, settings.worker),
             waiter=waiter,
             stores=stores,
             clock=self._clock,
@@ -130,24 +163,32 @@ class Factory:
             Sets up logging inside an engine.
         """
         settings = self.settings.worker
-        open_selection(self._repo)  # a mistake in the rules is told now, not at the first visit
-        preload("prompt_processing.warm")
-        build = partial(engine_runner, self._repo, set_up_logging)
-        slots = []
-        for number in range(engines):
-            engine = Engine(build, ledger=self.ledger, clock=self._clock, settings=settings)
-            worker = Worker(ledger=self.ledger, runner=engine, owner=f"{owner}/{number}", settings=settings)
-            slots.append(Slot(worker, engine))
         return Supervisor(
             queue=self.queue,
-            slots=slots,
-            sweep=lambda: sweep(self.ledger, self.queue, settings.sweep_interval_s),
+            slots=[self.slot(f"{owner}/{number}", set_up_logging) for number in range(engines)],
+            sweep=lambda: sweep(self.ledger, self.publisher, settings.sweep_interval_s),
             settings=settings,
         )
 
+    def slot(self, owner: str, set_up_logging: Callable[[], None]) -> Slot:
+        """Return a worker with an engine of its own; see `supervisor`."""
+        open_selection(self._repo)  # a mistake in the rules is told now, not at the first visit
+        preload("prompt_processing.warm")
+        settings = self.settings.worker
+        build = partial(engine_runner, self._repo, set_up_logging)
+        engine = Engine(build, ledger=self.ledger, clock=self._clock, settings=settings)
+        worker = Worker(
+            ledger=self.ledger,
+            runner=engine,
+            owner=owner,
+            settings=settings,
+            instruments=self.settings.instruments.served,
+        )
+        return Slot(worker, engine)
+
     def note_arrival(self, key: str) -> None:
         """Note a raw of the landing store; see `prompt_processing.worker.arrival.note_arrival`."""
-        note_arrival(key, self.arrivals, self.ledger, self.queue)
+        note_arrival(key, self.arrivals, self.ledger, self.publisher)
 
 
 def open_ledger(repo: Path) -> SqlLedger:
@@ -161,15 +202,25 @@ def open_ledger(repo: Path) -> SqlLedger:
     return SqlLedger(database.engine(_places(repo).ledger_url))
 
 
-def open_queue(repo: Path) -> SqlQueue:
-    """Open the queue of a repository.
+def open_queue(repo: Path) -> Publisher:
+    """Return where the visit messages of a repository are sent.
 
     Raises
     ------
     RepositoryError
         If there is no repository.
     """
-    return SqlQueue(database.engine(_places(repo).queue_url))
+    require_repository(repo)
+    return open_publisher(Settings.load(repo))
+
+
+def open_publisher(settings: Settings) -> Publisher:
+    """Return where visit messages are sent: a topic of Pub/Sub, or the SQL queue."""
+    if settings.pubsub.topic:
+        from prompt_processing.messaging.pubsub import PubSubPublisher  # noqa: PLC0415 (not on a laptop)
+
+        return PubSubPublisher(settings.pubsub.topic)
+    return SqlQueue(database.engine(settings.repository.queue_url))
 
 
 def upgrade_ledger(repo: Path) -> tuple[str | None, str]:
@@ -252,21 +303,42 @@ def run_worker(
     RepositoryError
         If there is no repository.
     """
-    factory = Factory(repo, WallClock())
-    owner = f"{socket.gethostname()}/{os.getpid()}"
-    supervisor = factory.supervisor(owner, engines or factory.settings.worker.engines, set_up_logging)
-    watcher = ArrivalWatcher(
-        incoming=factory.incoming,
-        arrivals=factory.arrivals,
-        note=factory.note_arrival,
-        hint=supervisor.hint,
-        listing_interval=factory.settings.worker.listing_interval_s,
-    )
-    with supervisor, watcher:
+    factory = Factory(repo, night_clock(Settings.load(repo)))
+    engines = engines or factory.settings.worker.engines
+    supervisor = factory.supervisor(unique_owner(), engines, set_up_logging)
+    with supervisor, _arrival_hints(factory, supervisor.hint):
         on_ready()
         # A signal that another thread was given wakes nobody: Python handles it when this thread goes on.
         while not stop.wait(1.0):
             pass
+
+
+def night_clock(settings: Settings) -> Clock:
+    """Return the clock of the night that services work on."""
+    offset = settings.worker.clock_offset_s
+    return NightClock(offset) if offset else WallClock()
+
+
+def unique_owner() -> str:
+    """Return a name of this process for its claims, which no other one has."""
+    return f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
+
+
+def _arrival_hints(factory: Factory, hint: Callable[[], None]) -> AbstractContextManager[object]:
+    """Return a context in which hints of arrivals are given, as far as this worker gets any."""
+    if factory.incoming.isLocal:
+        return ArrivalWatcher(
+            incoming=Path(factory.incoming.ospath),
+            arrivals=factory.arrivals,
+            note=factory.note_arrival,
+            hint=hint,
+            listing_interval=factory.settings.worker.listing_interval_s,
+        )
+    if factory.settings.pubsub.hints:
+        from prompt_processing.messaging.pubsub import PubSubHints  # noqa: PLC0415 (not on a laptop)
+
+        return HintRelay(PubSubHints(factory.settings.pubsub.hints), hint)
+    return nullcontext()
 
 
 def play_night(
@@ -305,6 +377,8 @@ def play_night(
         raise RepositoryError(f"{night / 'events.jsonl'}: there is no event to play")
     clock = SkippingClock(events[0].published)
     factory = Factory(repo, clock)
+    if not factory.incoming.isLocal:
+        raise ConfigError(f"{factory.incoming}: a night is played into a folder; see prompt camera play")
     done = total = 0
 
     def finished(visit: PlayedVisit) -> None:
@@ -317,12 +391,12 @@ def play_night(
         # Always the same name: what a player that was killed has claimed is this one's to finish.
         supervisor = factory.supervisor("player", factory.settings.worker.engines, set_up_logging)
         stage = Stage(
-            publisher=factory.queue,
+            publisher=factory.publisher,
             hint=supervisor.hint,
             note_arrival=factory.note_arrival,
             ledger=factory.ledger,
             decisions=factory.decisions,
-            incoming=factory.incoming,
+            incoming=Path(factory.incoming.ospath),
         )
         active = factory.settings.instruments.detectors
         player = NightPlayer(night=night, events=events, clock=clock, stage=stage, active=active)

@@ -153,8 +153,3 @@ def test_a_broken_raw_is_listed_again_when_it_was_replaced(arrivals, store):
     os.utime(path, ns=(1, 1))
     assert arrivals.list_new() == [KEY]
     assert arrivals.record(KEY).group == GROUP
-
-
-def test_a_landing_store_is_a_folder():
-    with pytest.raises(ConfigError, match="folder"):
-        Arrivals(objects.root("s3://bucket/raw"), objects.root("s3://bucket/arrivals"), WallClock())

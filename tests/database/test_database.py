@@ -4,7 +4,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
 from prompt_processing import database
 from prompt_processing.domain.errors import ConfigError, StoreError
@@ -68,11 +68,59 @@ def test_a_wrong_url_is_a_config_error(url):
         database.engine(url)
 
 
-def test_a_connection_can_be_made_by_the_caller(tmp_path):
-    import sqlite3
+class Connector:
+    """What the Cloud SQL connector is called with; it connects to a server that is here."""
 
-    path = tmp_path / "made.sqlite3"
-    engine = database.engine("sqlite://", creator=lambda: sqlite3.connect(path))
-    with database.writing(engine, "make") as connection:
-        connection.execute(text("CREATE TABLE t (x INTEGER)"))
-    assert path.exists()
+    def __init__(self, port):
+        self.port = port
+        self.asked = []
+
+    def connect(self, instance, driver, **options):
+        import pg8000.dbapi
+
+        self.asked.append((instance, driver, options))
+        return pg8000.dbapi.connect("postgres", host="127.0.0.1", port=self.port, database=options["db"])
+
+
+def test_a_url_is_enough_for_cloud_sql(postgres_url, monkeypatch):
+    from prompt_processing import cloud_sql
+
+    here = make_url(postgres_url)
+    connector = Connector(here.port)
+    monkeypatch.setattr(cloud_sql, "_connector", lambda: connector)
+    url = f"postgresql+pg8000://worker%40p.iam@/{here.database}?plugin=cloud_sql&instance=p:r:i"
+    engine = database.engine(url)
+    with database.reading(engine, "ask") as connection:
+        assert connection.execute(text("SELECT current_database()")).scalar() == here.database
+    login = {"user": "worker@p.iam", "db": here.database, "ip_type": "private", "enable_iam_auth": True}
+    assert connector.asked == [("p:r:i", "pg8000", login)]
+
+
+def test_a_password_in_the_url_is_used_in_place_of_an_iam_account(postgres_url, monkeypatch):
+    from prompt_processing import cloud_sql
+
+    here = make_url(postgres_url)
+    connector = Connector(here.port)
+    monkeypatch.setattr(cloud_sql, "_connector", lambda: connector)
+    url = f"postgresql+pg8000://me:s3cret@/{here.database}?plugin=cloud_sql&instance=p:r:i&ip=public"
+    with database.reading(database.engine(url), "ask") as connection:
+        connection.execute(text("SELECT 1"))
+    ((_, _, options),) = connector.asked
+    assert options == {"user": "me", "db": here.database, "ip_type": "public", "password": "s3cret"}
+
+
+@pytest.mark.parametrize("query", ["", "&instance=p", "&instance=p:r:i&ip=elsewhere"])
+def test_a_wrong_url_of_cloud_sql_is_a_config_error(query):
+    with pytest.raises(ConfigError, match="database URL"):
+        database.engine(f"postgresql+pg8000://me@/db?plugin=cloud_sql{query}")
+
+
+def test_no_connection_stays_open_between_transactions(postgres_url):
+    engine = database.engine(postgres_url)
+    for _ in range(3):
+        with database.writing(engine, "ask") as connection:
+            number = connection.execute(
+                text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
+            )
+            assert number.scalar() == 1
+    assert engine.pool.status() == "NullPool"

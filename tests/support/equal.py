@@ -9,6 +9,7 @@ import pandas as pd
 from lsst.daf.butler import Butler
 
 from prompt_processing.apdb.sql import SqlApdb
+from prompt_processing import objects
 from prompt_processing.config import Settings, shipped_pipelines
 from prompt_processing.delivery.products import ButlerProducts
 from prompt_processing.domain import collections
@@ -69,7 +70,7 @@ def process_with(pipeline, repo, night, butler):
         cache_bytes=0,
     )
     incoming = Path(settings.repository.incoming)
-    pixels = ButlerPixels(preloader, incoming, settings.worker)
+    pixels = ButlerPixels(preloader, objects.root(incoming), incoming, settings.worker)
     raw = min(incoming.rglob("*.fits*"))
     observation = read_observation(raw)
     active = {observation.instrument: [observation.detector_num]}

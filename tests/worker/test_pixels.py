@@ -32,7 +32,7 @@ def keys(material):  # noqa: F811 (a fixture)
 
 @pytest.fixture
 def pixels(new_preloader, folder):  # noqa: F811 (fixtures)
-    return ButlerPixels(new_preloader(), folder / "incoming", WorkerSettings())
+    return ButlerPixels(new_preloader(), objects.root(folder / "incoming"), folder, WorkerSettings())
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_one_engine_takes_visits_in_any_order(pixels, sink, central, keys):  # n
 
 
 def test_a_second_engine_makes_the_same_of_it(pixels, new_preloader, folder, sink, keys):  # noqa: F811
-    another = ButlerPixels(new_preloader(), folder / "incoming", WorkerSettings())
+    another = ButlerPixels(new_preloader(), objects.root(folder / "incoming"), folder, WorkerSettings())
     assert sink.store(products_of(pixels, 0, keys[0])) > 0
     assert sink.store(products_of(another, 0, keys[0])) == 0
     assert sink.store(products_of(another, 1, keys[1])) > 0
@@ -156,7 +156,7 @@ def test_the_raw_decides_on_the_filter_that_the_event_left_open(pixels, keys):
     metrics = next(obj for ref, obj in products.datasets.items() if ref.datasetType.name == "trivial_metrics")
     assert metrics == {"patches": 4}
     # In another filter there is no flat.
-    with fits.open(pixels._incoming / keys[1], mode="update") as hdus:
+    with fits.open(pixels._incoming.join(keys[1]).ospath, mode="update") as hdus:
         hdus[0].header["FILTER"] = "SDSSg_65mm"
     with pytest.raises(MissingInputError, match="isr has no flat"):
         products_of(pixels, 1, keys[1], filters="")
@@ -221,7 +221,7 @@ def test_products_of_the_canary_are_kept_apart(central, folder, keys):  # noqa: 
         padding=60.0,
         cache_bytes=0,
     )
-    pixels = ButlerPixels(preloader, folder / "incoming", WorkerSettings())
+    pixels = ButlerPixels(preloader, objects.root(folder / "incoming"), folder, WorkerSettings())
     found = {}
     for number, key in enumerate(keys):
         with pixels.prepare(message(number), Stopwatch()) as prepared:

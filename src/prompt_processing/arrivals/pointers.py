@@ -1,9 +1,9 @@
 """Noting which raw arrived for which visit: the only writer of arrival pointers."""
 
+import io
 import json
 import warnings
-from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from astropy.io import fits
 from astropy.utils.exceptions import AstropyWarning
@@ -11,11 +11,21 @@ from lsst.resources import ResourcePath
 
 from prompt_processing import objects
 from prompt_processing.domain.clock import Clock
-from prompt_processing.domain.errors import ConfigError, HeaderError, RawError, StoreError
+from prompt_processing.domain.errors import HeaderError, RawError, StoreError
 from prompt_processing.domain.ids import exposure_id, parse_obs_id
-from prompt_processing.domain.raws import ArrivalPointer, RawKey, parse_raw_key, pointer_path, visit_path
+from prompt_processing.domain.raws import (
+    SIDECAR_BYTES,
+    ArrivalPointer,
+    RawKey,
+    parse_raw_key,
+    pointer_path,
+    visit_path,
+)
 from prompt_processing.domain.visit import DetectorVisitKey
 from prompt_processing.instruments.cameras import CAMERAS
+
+HEADER_BYTES: Final = 256 * 1024
+"""How much of a raw is read for its primary header; those of the cameras have some 30 kB."""
 
 
 class Arrivals:
@@ -24,21 +34,14 @@ class Arrivals:
     Parameters
     ----------
     incoming
-        Root of the landing store, a folder.
+        Root of the landing store.
     pointers
         Root of the pointers; must not be inside the landing store.
     clock
         Tells when a raw was seen.
-
-    Raises
-    ------
-    ConfigError
-        If the landing store is not a folder.
     """
 
     def __init__(self, incoming: ResourcePath, pointers: ResourcePath, clock: Clock) -> None:
-        if not incoming.isLocal:
-            raise ConfigError(f"{incoming}: a landing store must be a folder")
         self._incoming = incoming
         self._pointers = pointers
         self._clock = clock
@@ -75,16 +78,18 @@ class Arrivals:
             return None
         detector = detector_number(raw)
         path = objects.child(self._incoming, key)
-        size, generation = _version(path)
+        found = objects.stat(path)
+        if found is None:
+            raise RawError(f"{path}: there is no such raw")
         try:
-            group, snap = self._identify(raw, path)
+            group, snap = self.identify(raw)
         except RawError:
-            self._seen[key] = generation
+            self._seen[key] = found.generation
             raise
         pointer = ArrivalPointer(
             key=key,
-            generation=generation,
-            size=size,
+            generation=found.generation,
+            size=found.size,
             exposure_id=exposure_id(parse_obs_id(raw.obs_id)),
             obs_id=raw.obs_id,
             group=group,
@@ -93,12 +98,22 @@ class Arrivals:
         )
         place = objects.child(self._pointers, pointer_path(raw.instrument, group, detector, snap))
         standing = pointer if objects.create(place, pointer.to_json()) else self._read(place)
-        self._seen[key] = generation
+        self._seen[key] = found.generation
         return standing
 
     def forget(self, key: str) -> None:
         """Let `list_new` list a raw again, because noting it elsewhere has failed."""
         self._seen.pop(key, None)
+
+    def exists(self, key: str) -> bool:
+        """Tell whether there is an object of some key in the landing store.
+
+        Raises
+        ------
+        StoreError
+            If the store does not answer.
+        """
+        return objects.stat(objects.child(self._incoming, key)) is not None
 
     def list_new(self, prefix: str = "") -> list[str]:
         """Return the keys of raws that this object has not recorded yet, in order.
@@ -117,8 +132,12 @@ class Arrivals:
         """
         start = f"{prefix.rstrip('/')}/" if prefix else ""
         store = objects.child(self._incoming, start.rstrip("/")) if start else self._incoming
-        keys = [start + key for key in objects.list_after(objects.root(store))]
-        return [key for key in keys if parse_raw_key(key) is not None and self._is_new(key)]
+        found = ((start + entry.key, entry.generation) for entry in objects.list_entries(store))
+        return [
+            key
+            for key, generation in found
+            if self._seen.get(key) != generation and parse_raw_key(key) is not None
+        ]
 
     def find(self, visit: DetectorVisitKey, snap: int) -> ArrivalPointer | None:
         """Return the pointer of one snap of a visit, or `None` if it has not arrived.
@@ -154,17 +173,17 @@ class Arrivals:
             raise StoreError(f"{place}: the arrival pointer has vanished")
         return ArrivalPointer.from_json(data, str(place))
 
-    def _is_new(self, key: str) -> bool:
-        if key not in self._seen:
-            return True
-        try:
-            return _version(objects.child(self._incoming, key))[1] != self._seen[key]
-        except RawError:
-            # It was taken away since it was listed.
-            return False
+    def identify(self, raw: RawKey) -> tuple[str, int]:
+        """Return group and snap of a raw, from its sidecar and its header.
 
-    def _identify(self, raw: RawKey, path: ResourcePath) -> tuple[str, int]:
-        """Return group and snap of a raw."""
+        Raises
+        ------
+        RawError
+            If they do not tell, or there is no such raw.
+        StoreError
+            If the store does not answer.
+        """
+        path = objects.child(self._incoming, str(raw))
         told = self._sidecar_group(raw)
         try:
             header = _read_header(path)
@@ -185,10 +204,12 @@ class Arrivals:
 
     def _sidecar_group(self, raw: RawKey) -> str | None:
         """Return the group that the sidecar names; a sidecar that cannot be read is as good as none."""
-        data = objects.read(objects.child(self._incoming, raw.sidecar))
+        data = objects.read_start(objects.child(self._incoming, raw.sidecar), SIDECAR_BYTES + 1)
+        if data is None or len(data) > SIDECAR_BYTES:
+            return None
         try:
-            content: Any = json.loads(data) if data is not None else None
-        except ValueError:
+            content: Any = json.loads(data)
+        except (ValueError, RecursionError):
             return None
         group = content.get("GROUPID") if isinstance(content, dict) else None
         return group.strip() or None if isinstance(group, str) else None
@@ -209,28 +230,22 @@ def detector_number(raw: RawKey) -> int:
     return number
 
 
-def _version(path: ResourcePath) -> tuple[int, int]:
-    """Return size [bytes] and version of a raw in a folder."""
-    try:
-        status = Path(path.ospath).stat()
-    except FileNotFoundError as error:
-        raise RawError(f"{path}: there is no such raw") from error
-    except OSError as error:
-        raise StoreError(f"{path}: {error}") from error
-    return status.st_size, status.st_mtime_ns
-
-
 def _read_header(path: ResourcePath) -> fits.Header:
     """Return the primary header of a raw.
 
     Raises
     ------
     RawError
-        If it is not FITS, or ends within the header.
+        If it is gone, not FITS, or ends within the header.
+    StoreError
+        If the store does not answer.
     """
+    start = objects.read_start(path, HEADER_BYTES)
+    if start is None:
+        raise RawError(f"{path}: there is no such raw")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AstropyWarning)
-            return fits.getheader(path.ospath, 0)
-    except (OSError, ValueError, TypeError, IndexError, fits.VerifyError) as error:
+            return fits.Header.fromfile(io.BytesIO(start), endcard=True)
+    except (OSError, EOFError, ValueError, TypeError, IndexError, fits.VerifyError) as error:
         raise RawError(f"{path}: not a readable FITS file ({error})") from error

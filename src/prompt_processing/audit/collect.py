@@ -157,7 +157,7 @@ def _day_obs(visit: DetectorVisit) -> int:
 
 def _open_ledger(places: RepositorySettings) -> SqlLedger:
     # Opening would make an empty one, and with it a night in which everything is lost.
-    if "://" not in places.ledger and not Path(places.ledger).exists():
+    if not places.may_have_ledger():
         raise RepositoryError(f"{places.ledger}: there is no ledger")
     return SqlLedger(database.engine(places.ledger_url))
 

@@ -1,9 +1,6 @@
 """Which raws have arrived, and to which detector-visits they belong."""
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Any
 
 from prompt_processing import objects
 from prompt_processing.arrivals.pointers import Arrivals, detector_number
@@ -13,7 +10,6 @@ from prompt_processing.domain.errors import RawError
 from prompt_processing.domain.raws import RawKey, parse_raw_key
 from prompt_processing.domain.visit import DetectorVisitKey
 from prompt_processing.instruments.fan_out import Active, active_detectors
-from prompt_processing.instruments.raw import read_raw_header
 from prompt_processing.ledger.port import ArrivalRecord
 
 
@@ -62,7 +58,7 @@ def raws(
         except RawError as error:
             damaged.append(str(error))
     for raw in _landed(places, instruments, days):
-        owner = _owner(Path(places.incoming), raw)
+        owner = _owner(pointers, raw)
         if owner and owner not in subjects and owner.detector not in active_detectors(raw.instrument, active):
             continue  # nobody was to process it
         # An image that cannot be told apart by itself may have been noted before.
@@ -81,20 +77,9 @@ def _landed(places: RepositorySettings, instruments: Iterable[str], days: Sequen
                     yield raw
 
 
-def _owner(incoming: Path, raw: RawKey) -> DetectorVisitKey | None:
+def _owner(arrivals: Arrivals, raw: RawKey) -> DetectorVisitKey | None:
     """Return the detector-visit that a raw belongs to by its sidecar, else by its header."""
     try:
-        group = _sidecar_group(incoming / raw.sidecar) or read_raw_header(incoming / str(raw)).get("GROUPID")
-        detector = detector_number(raw)
+        return DetectorVisitKey(raw.instrument, arrivals.identify(raw)[0], detector_number(raw))
     except RawError:
         return None
-    return DetectorVisitKey(raw.instrument, group.strip(), detector) if isinstance(group, str) else None
-
-
-def _sidecar_group(sidecar: Path) -> str | None:
-    try:
-        content: Any = json.loads(sidecar.read_bytes())
-    except (OSError, ValueError):
-        return None
-    group = content.get("GROUPID") if isinstance(content, dict) else None
-    return group.strip() if isinstance(group, str) else None

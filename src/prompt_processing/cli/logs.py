@@ -1,64 +1,26 @@
-"""How log lines look: structlog and the standard library's loggers through one formatter."""
+"""Logging of the commands, as the option ``--log-level`` wants it."""
 
-import logging
-import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 
 import click
-import structlog
 
-LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+from prompt_processing import logs
+from prompt_processing.domain.errors import ConfigError
 
 
 def configure(levels: Iterable[str] = ()) -> None:
     """Set up logging of this process to standard error, as text for a person.
 
-    Parameters
-    ----------
-    levels
-        ``LEVEL`` for all loggers or ``LOGGER=LEVEL`` for one of them and those below; later ones win.
-
     Raises
     ------
     click.BadParameter
-        If a level is not one of `LEVELS`.
+        If a level is not one of `prompt_processing.logs.LEVELS`.
     """
-    shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.stdlib.add_logger_name,
-        structlog.stdlib.PositionalArgumentsFormatter(),
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.processors.StackInfoRenderer(),
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
-    )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
-            ],
-        )
-    )
-    root = logging.getLogger()
-    root.handlers = [handler]
-    root.setLevel(logging.WARNING)
-    logging.captureWarnings(capture=True)
-    for text in levels:
-        logger, level = _parse(text)
-        logger.setLevel(level)
+    try:
+        logs.configure(levels)
+    except ConfigError as error:
+        raise click.BadParameter(str(error), param_hint="--log-level") from error
 
 
 def configure_engines(*defaults: str) -> Callable[[], None]:
@@ -71,15 +33,4 @@ def configure_engines(*defaults: str) -> Callable[[], None]:
     """
     levels = (*defaults, *click.get_current_context().find_root().params["log_levels"])
     configure(levels)
-    return partial(configure, levels)
-
-
-def _parse(text: str) -> tuple[logging.Logger, str]:
-    """Return the logger and the level of one option."""
-    name, _, level = text.rpartition("=")
-    level = level.upper()
-    if level not in LEVELS:
-        raise click.BadParameter(
-            f"{text!r}: the level is one of {', '.join(LEVELS)}", param_hint="--log-level"
-        )
-    return logging.getLogger(name or None), level
+    return partial(logs.configure, levels)

@@ -65,7 +65,7 @@ class MemoryProducts:
     def store(self, products: Products) -> int:
         """Keep datasets; see the port."""
         given = {ref.id: obj for ref, obj in {**products.init_outputs, **products.datasets}.items()}
-        given |= {raw.ref.id: raw.path for raw in products.raws}
+        given |= {raw.ref.id: raw.place for raw in products.raws}
         new = {key: obj for key, obj in given.items() if key not in self.datasets}
         self.datasets |= new
         return len(new)

@@ -10,7 +10,6 @@ from typing import Any, Final
 from lsst.resources import ResourcePath
 
 from prompt_processing import objects
-from prompt_processing.domain.errors import StoreError
 
 NAMESPACE: Final = "lsst.prompt"
 """Namespace of the topics in Sasquatch."""
@@ -154,10 +153,7 @@ class FolderMetrics:
         for key, content in files.items():
             place = objects.child(self._store, key)
             text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
-            try:
-                place.write(text.encode())
-            except OSError as error:
-                raise StoreError(f"{place}: cannot be written: {error}") from error
+            objects.write(place, text.encode())
 
 
 def _record(

@@ -5,10 +5,10 @@ Each effect is safe to repeat: sending again what was sent changes nothing.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from lsst.daf.butler import DatasetRef, DimensionRecord
+from lsst.resources import ResourcePath
 
 from prompt_processing.delivery.metrics import VisitMetrics
 from prompt_processing.domain.decision import Decision
@@ -72,7 +72,7 @@ class MetricsSink(Protocol):
 class RawFile:
     """A raw in the landing store that belongs to the products of a visit."""
 
-    path: Path
+    place: ResourcePath
     ref: DatasetRef
 
 

@@ -48,7 +48,7 @@ class ButlerProducts:
             # Another worker may have stored the first dataset of a type since this Butler has looked.
             self._central.registry.refresh()
             self._register(products)
-            where = products.raws[0].path if products.raws else ""
+            where = str(products.raws[0].place) if products.raws else ""
             insert_records(self._central, products.records, where)
             number = self._ingest_raws(products)
             for datasets in (products.init_outputs, products.datasets):
@@ -67,7 +67,7 @@ class ButlerProducts:
 
     def _ingest_raws(self, products: Products) -> int:
         new = [raw for raw in products.raws if self._central.get_dataset(raw.ref.id) is None]
-        files = [FileDataset(path=str(raw.path), refs=[raw.ref], formatter=RawFormatter) for raw in new]
+        files = [FileDataset(path=raw.place, refs=[raw.ref], formatter=RawFormatter) for raw in new]
         if files:
             self._central.ingest(*files, transfer="copy", skip_existing=True)
         return len(new)

@@ -1,6 +1,11 @@
 """Every error that this system raises on purpose.
 
 PromptError
+├── RequestError              a request to a service is refused; ``status`` is that of the HTTP answer
+│   ├── BadRequestError       it cannot be understood                      400
+│   ├── UnauthenticatedError  it does not prove who sends it               401
+│   ├── ForbiddenError        its sender may not do that                   403
+│   └── TooLargeError         it is too large to be read                   413
 ├── RetriableError            try again later: RETRY, nothing is recorded as an outcome
 │   ├── StoreError            a database or an object store did not answer
 │   ├── StaleClaimError       another attempt has taken over; this one must write nothing more
@@ -38,6 +43,35 @@ class PromptError(Exception):
 
     code = "error"
     retriable = False
+
+
+class RequestError(PromptError):
+    """A request to a service is refused."""
+
+    code = "refused"
+    status = 400
+
+
+class BadRequestError(RequestError):
+    """A request cannot be understood."""
+
+
+class UnauthenticatedError(RequestError):
+    """A request does not prove who sends it."""
+
+    status = 401
+
+
+class ForbiddenError(RequestError):
+    """The sender of a request may not do what it asks for."""
+
+    status = 403
+
+
+class TooLargeError(RequestError):
+    """A request is too large to be read."""
+
+    status = 413
 
 
 class RetriableError(PromptError):

@@ -13,10 +13,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from prompt_processing.domain.errors import RawError
 
+EXTENSIONS: Final = (".fits", ".fits.fz", ".fit", ".fz")
+"""What the key of a raw ends with."""
 _KEY: Final = re.compile(
     r"(?P<instrument>[A-Za-z][A-Za-z0-9-]*)/(?P<day_obs>\d{8})/(?P<obs_id>[A-Za-z0-9_-]+)/"
-    r"(?P=obs_id)_(?P<raft>R[0-9X]{2})_(?P<sensor>S[A-Z0-9]{2})(?P<extension>\.(?:fits|fits\.fz|fit|fz))"
+    r"(?P=obs_id)_(?P<raft>R[0-9X]{2})_(?P<sensor>S[A-Z0-9]{2})"
+    rf"(?P<extension>{'|'.join(map(re.escape, EXTENSIONS))})"
 )
+SIDECAR_BYTES: Final = 64 * 1024
+"""Size above which a sidecar is not read: it names a group and little else."""
 _ORDINARY: Final = re.compile(rb"[A-Za-z0-9.-]")
 
 
@@ -79,6 +84,14 @@ def parse_raw_key(key: str) -> RawKey | None:
         sensor=match["sensor"],
         extension=match["extension"],
     )
+
+
+def raws_of_sidecar(key: str) -> list[str]:
+    """Return the keys that the raw of a sidecar may have; none if the key is not that of a sidecar."""
+    stem = key.removesuffix(".json")
+    if stem == key:
+        return []
+    return [raw for extension in EXTENSIONS if parse_raw_key(raw := stem + extension) is not None]
 
 
 def escape_group(group: str) -> str:

@@ -8,15 +8,20 @@ from prompt_processing.instruments.skymap import SKYMAP, register_skymap
 from prompt_processing.instruments.storage import butler_config, register_dataset_types
 
 
-def make_butler(root: str) -> None:
+def make_butler(root: str, registry: str | None = None) -> None:
     """Make an empty Butler repository.
 
     Parameters
     ----------
     root
-        Folder of the repository; there must be no Butler in it.
+        Root of the repository, a folder or a URI; there must be no Butler in it.
+    registry
+        SQLAlchemy URL of the registry; an SQLite file in the root if it is `None`.
     """
-    Butler.makeRepo(root, config=butler_config())
+    config = butler_config()
+    if registry is not None:
+        config["registry", "db"] = registry
+    Butler.makeRepo(root, config=config)
     with Butler.from_config(root, writeable=True) as butler:
         prepare_butler(butler)
 

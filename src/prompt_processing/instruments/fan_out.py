@@ -11,8 +11,15 @@ from astropy.coordinates import AltAz, SkyCoord
 from astropy.utils import iers
 
 from prompt_processing.domain.clock import from_tai_seconds
-from prompt_processing.domain.errors import ConfigError
-from prompt_processing.domain.visit import CoordinateSystem, DetectorVisit, NextVisit, fan_out
+from prompt_processing.domain.errors import ConfigError, EventError
+from prompt_processing.domain.visit import (
+    CancelVisit,
+    CoordinateSystem,
+    DetectorVisit,
+    NextVisit,
+    WarmUp,
+    fan_out,
+)
 from prompt_processing.instruments.camera import Camera
 from prompt_processing.instruments.cameras import get_instrument
 
@@ -38,6 +45,24 @@ def active_detectors(instrument: str, active: Active | None) -> Sequence[int]:
     if unknown:
         raise ConfigError(f"instruments.detectors: {instrument} has no detector {unknown[0]}")
     return chosen
+
+
+def check_camera(message: DetectorVisit | CancelVisit | WarmUp) -> None:
+    """Make sure that a message is about a detector that exists.
+
+    Raises
+    ------
+    EventError
+        If there is no such instrument, or it has no such detector.
+    """
+    try:
+        detectors = get_instrument(message.instrument).detectors
+    except ConfigError as error:
+        raise EventError(f"visit message: field instrument: {error}") from error
+    if isinstance(message, DetectorVisit) and message.detector not in detectors:
+        raise EventError(
+            f"visit message: field detector: {message.instrument} has no detector {message.detector}"
+        )
 
 
 def detector_visits(event: NextVisit, active: Active | None = None) -> list[DetectorVisit]:

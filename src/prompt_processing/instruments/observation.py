@@ -8,6 +8,7 @@ from astro_metadata_translator import ObservationInfo
 from astropy.io import fits
 
 from prompt_processing.domain.errors import HeaderError, WrongCameraError
+from prompt_processing.domain.raws import SIDECAR_BYTES
 from prompt_processing.instruments.translators import TRANSLATORS
 
 
@@ -88,8 +89,10 @@ def _sidecar(path: Path) -> Path:
 def _read_group(sidecar: Path) -> str | None:
     """Return the group that a sidecar names, or `None` if it names none."""
     try:
+        if sidecar.stat().st_size > SIDECAR_BYTES:
+            raise HeaderError(f"{sidecar}: is larger than {SIDECAR_BYTES} bytes")
         content: Any = json.loads(sidecar.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise HeaderError(f"{sidecar}: not a readable JSON file ({error})") from error
     group = content.get("GROUPID") if isinstance(content, dict) else content
     if group is None:

@@ -5,11 +5,12 @@ in which direction they run, ``DATASEC`` where they are in the amplifier's image
 detector is, and what is right of ``DATASEC`` is the serial overscan. See ``docs/reference/latiss.md``.
 """
 
+import math
 import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from astropy.io import fits
@@ -18,6 +19,11 @@ from numpy.typing import NDArray
 
 from prompt_processing.domain.errors import HeaderError, RawError
 from prompt_processing.images.amplifier import Amplifier, detector_shape
+
+MAX_PIXELS: Final = 20_000_000
+"""Size above which an image is not read; an amplifier of LSSTCam has 1.2 million pixels."""
+MAX_AMPLIFIERS: Final = 64
+"""Number of images above which a file is not read."""
 
 _SECTION = re.compile(r"\[\s*(\d+)\s*:\s*(\d+)\s*,\s*(\d+)\s*:\s*(\d+)\s*\]", re.ASCII)
 
@@ -80,6 +86,8 @@ def read_raw(path: str | Path) -> RawExposure:
             header = hdus[0].header.copy()
             found = [hdu for hdu in hdus if hdu.is_image and "DETSEC" in hdu.header]
             sizes = {_section(f"{path}: HDU {hdu.name}", hdu.header, "DETSIZE") for hdu in found}
+            if len(found) > MAX_AMPLIFIERS:
+                raise RawError(f"{path}: {len(found)} amplifiers are more than any detector has")
             amplifiers = [_read_amplifier(path, hdu) for hdu in found]
     amplifiers.sort(key=lambda amplifier: amplifier.name)
     shape = _check_cover(path, amplifiers, sizes)
@@ -157,6 +165,9 @@ def _read_amplifier(path: Path, hdu: Any) -> Amplifier:
 
 def _pixels(where: str, hdu: Any) -> NDArray[Any]:
     """Return the pixels of an image HDU in native byte order, shape ``(ny, nx)``."""
+    # What a header of a few kB promises may fill the memory when it is inflated.
+    if math.prod(hdu.shape) > MAX_PIXELS:
+        raise RawError(f"{where}: an image of {hdu.shape} pixels is larger than any amplifier")
     try:
         pixels = hdu.data
     except Exception as error:  # astropy lets errors of every kind out of a damaged tile

@@ -37,7 +37,7 @@ class MemoryQueue:
     """
 
     def __init__(self, *, hidden: float = 60.0, now: Callable[[], float] = time.monotonic) -> None:
-        self._hidden = hidden
+        self.hidden = hidden
         self._now = now
         self._changed = threading.Condition()
         self._messages: dict[str, _Message] = {}
@@ -59,7 +59,7 @@ class MemoryQueue:
                 now = self._now()
                 for message in self._messages.values():
                     if message.visible_at <= now:
-                        return message.deliver(now + self._hidden)
+                        return message.deliver(now + self.hidden)
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return None
@@ -68,7 +68,7 @@ class MemoryQueue:
 
     def extend(self, received: Received) -> None:
         """Hide a message for its full time again; see the port."""
-        self._show_in(received, self._hidden)
+        self._show_in(received, self.hidden)
 
     def ack(self, received: Received) -> None:
         """Say that a message is done with; see the port."""
@@ -79,6 +79,9 @@ class MemoryQueue:
     def retry(self, received: Received, delay: float = 0.0) -> None:
         """Give a message back; see the port."""
         self._show_in(received, delay)
+
+    def close(self) -> None:
+        """Nothing to do; see the port."""
 
     def _show_in(self, received: Received, delay: float) -> None:
         with self._changed:
@@ -109,3 +112,7 @@ class MemoryHints:
             return False
         self._hinted.clear()
         return True
+
+    def close(self) -> None:
+        """Wake whoever waits; see the port."""
+        self._hinted.set()

@@ -21,6 +21,9 @@ class Received:
 class VisitQueue(Protocol):
     """Delivers each message at least once. All methods raise `StoreError` if the queue does not answer."""
 
+    hidden: float
+    """How long a message that was received is hidden from others [s]."""
+
     def receive(self, timeout: float) -> Received | None:
         """Return the next message, or `None` if none came.
 
@@ -54,6 +57,10 @@ class VisitQueue(Protocol):
         delay
             Not before this time is over [s].
         """
+        ...
+
+    def close(self) -> None:
+        """Receive nothing any more."""
         ...
 
 
@@ -92,4 +99,8 @@ class HintSource(Protocol):
         hinted
             `True` at once when there was a hint since the last call, `False` when the time is over.
         """
+        ...
+
+    def close(self) -> None:
+        """Wait for no hint any more."""
         ...

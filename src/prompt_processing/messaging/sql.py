@@ -64,7 +64,7 @@ class SqlQueue:
 
     def __init__(self, engine: Engine, *, hidden: float = 60.0) -> None:
         self._engine = engine
-        self._hidden = hidden
+        self.hidden = hidden
         with database.setting_up(engine, "queue") as connection:
             _METADATA.create_all(connection)
 
@@ -96,7 +96,7 @@ class SqlQueue:
 
     def extend(self, received: Received) -> None:
         """Hide a message for its full time again; see the port."""
-        self._show_in(received, self._hidden)
+        self._show_in(received, self.hidden)
 
     def ack(self, received: Received) -> None:
         """Say that a message is done with; see the port."""
@@ -106,6 +106,9 @@ class SqlQueue:
         """Give a message back; see the port."""
         self._show_in(received, delay)
 
+    def close(self) -> None:
+        """Nothing to do; see the port."""
+
     def _take(self) -> Received | None:
         """Take the next message; `None` if somebody else was quicker."""
         # On PostgreSQL receivers at the same time get different messages; on SQLite they come one by one.
@@ -113,7 +116,7 @@ class SqlQueue:
         update = (
             _MESSAGES.update()
             .where(_MESSAGES.c.id == chosen)
-            .values(visible_at=_NOW + self._hidden, deliveries=_MESSAGES.c.deliveries + 1)
+            .values(visible_at=_NOW + self.hidden, deliveries=_MESSAGES.c.deliveries + 1)
             .returning(_MESSAGES.c.message_id, _MESSAGES.c.body, _MESSAGES.c.deliveries)
         )
         with database.writing(self._engine, "queue: receive") as connection:

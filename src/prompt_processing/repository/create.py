@@ -4,7 +4,7 @@ from pathlib import Path
 
 from lsst.daf.butler import Butler
 
-from prompt_processing import database
+from prompt_processing import database, objects
 from prompt_processing.apdb import sql as apdb
 from prompt_processing.config import Settings, write_default
 from prompt_processing.domain.errors import RepositoryError
@@ -36,12 +36,12 @@ def create_repository(repo: Path) -> None:
         places.metrics,
         places.work,
     ):
-        Path(place).mkdir(parents=True, exist_ok=True)
-    if Path(places.butler, "butler.yaml").exists():
+        objects.root(place).mkdir()
+    if objects.root(places.butler).join("butler.yaml").exists():
         with Butler.from_config(places.butler, writeable=True) as butler:
             prepare_butler(butler)
     else:
-        make_butler(places.butler)
+        make_butler(places.butler, places.registry_url)
     try:
         apdb.SqlApdb(places.apdb_url)
     except RepositoryError:

@@ -172,7 +172,7 @@ def alerts_of(places: RepositorySettings) -> list[AlertSummary]:
 
 def _ledger(places: RepositorySettings) -> SqlLedger | None:
     """Return the ledger, None if there is none yet."""
-    if "://" not in places.ledger and not Path(places.ledger).exists():
+    if not places.may_have_ledger():
         return None
     return SqlLedger(database.engine(places.ledger_url))
 

@@ -51,6 +51,7 @@ class EngineProcess:
         self._process.start()
         theirs.close()
         self._sending = threading.Lock()
+        self._first = threading.Lock()
         self._ready = False
         self.visits = 0
         """How many visits it has done."""
@@ -70,11 +71,16 @@ class EngineProcess:
         EngineLostError
             If it has ended.
         """
-        if not self._ready and self._connection.poll(timeout):
-            message = self.receive()
-            if isinstance(message, NotBuilt):
-                raise message.error
-            self._ready = True
+        if self._ready or not self._first.acquire(blocking=timeout > 0):
+            return self._ready
+        try:
+            if not self._ready and self._connection.poll(timeout):
+                message = self.receive()
+                if isinstance(message, NotBuilt):
+                    raise message.error
+                self._ready = True
+        finally:
+            self._first.release()
         return self._ready
 
     def send(self, message: Job | Hint) -> None:
@@ -160,6 +166,14 @@ class Engine:
         """
         if not self._process.is_ready(START_TIMEOUT):
             raise StoreError(f"engine {self.pid} was not ready within {START_TIMEOUT:.0f} s")
+
+    def is_ready(self) -> bool:
+        """Tell whether the process can work, without waiting for it; it may be asked from any thread."""
+        try:
+            return self._process.is_ready()
+        except PromptError as error:
+            _LOG.error("engine cannot work", error=str(error))
+            return False
 
     def run(self, visit: DetectorVisit, claim: Claim, watch: Stopwatch) -> Outcome:
         """Process a detector-visit in the process, and keep its claim alive.

@@ -5,15 +5,19 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final, Protocol, Self
 
+from astro_metadata_translator import ObservationInfo
 from astropy.time import Time
 from lsst.daf.butler import DimensionRecord
+from lsst.resources import ResourcePath
 
+from prompt_processing import objects
 from prompt_processing.config import WorkerSettings
 from prompt_processing.delivery.metrics import VisitMetrics
 from prompt_processing.delivery.port import Products, RawFile
 from prompt_processing.domain import collections
 from prompt_processing.domain.decision import Decision
 from prompt_processing.domain.outcome import Outcome, Stopwatch
+from prompt_processing.domain.raws import parse_raw_key
 from prompt_processing.domain.visit import DetectorVisit
 from prompt_processing.execution.data_ids import DataIds
 from prompt_processing.execution.graphs import VisitGraph
@@ -112,13 +116,18 @@ class ButlerPixels:
         Finds pipeline and inputs.
     incoming
         Landing store.
+    work
+        Folder for copies of raws, if the landing store is no folder.
     settings
         Limits for the comparison of event and raw.
     """
 
-    def __init__(self, preloader: Preloader, incoming: Path, settings: WorkerSettings) -> None:
+    def __init__(
+        self, preloader: Preloader, incoming: ResourcePath, work: Path, settings: WorkerSettings
+    ) -> None:
         self._preloader = preloader
         self._incoming = incoming
+        self._work = work
         self._settings = settings
 
     def prepare(
@@ -129,19 +138,25 @@ class ButlerPixels:
         loaded = self._preloader.prepare(visit, decided=decided, stage=watch.stage)
         if isinstance(loaded, Choice):
             return Outcome.skipped("no-pipeline", loaded.rule or "; ".join(loaded.reasons))
-        return ButlerVisit(visit, loaded, self._incoming, self._settings)
+        return ButlerVisit(visit, loaded, self._incoming, self._work, self._settings)
 
 
 class ButlerVisit(AbstractContextManager["ButlerVisit"]):
     """One detector-visit; see the port `Prepared`."""
 
     def __init__(
-        self, visit: DetectorVisit, loaded: Preloaded, incoming: Path, settings: WorkerSettings
+        self,
+        visit: DetectorVisit,
+        loaded: Preloaded,
+        incoming: ResourcePath,
+        work: Path,
+        settings: WorkerSettings,
     ) -> None:
         self._visit = visit
         self._loaded = loaded
         self._run = loaded.run
         self._incoming = incoming
+        self._work = work
         self._settings = settings
         self._keys: tuple[str, ...] = ()
         self._raws: list[RawFile] = []
@@ -197,27 +212,33 @@ class ButlerVisit(AbstractContextManager["ButlerVisit"]):
 
     def _ingest(self) -> None:
         """Read the raws, and define exposures and visits."""
+        keys = [found for key in self._keys if (found := parse_raw_key(key)) is not None]
+        wanted = [*self._keys, *(key.sidecar for key in keys)]
+        with objects.local_copies(self._incoming, wanted, self._work) as folder:
+            observations = [read_observation(folder / key) for key in self._keys]
+            self._define(observations)
+            raw = read_raw(folder / self._keys[0])
+        # The sidecar may be the only one that knows the group.
+        raw.header["GROUPID"] = self._info["group"]
+        self._run.give(self._raws[0].ref, raw)
+
+    def _define(self, observations: Sequence[ObservationInfo]) -> None:
+        """Compare the observations with the event, and define exposures and visits."""
         universe = self._run.memory.dimensions
-        paths = [self._incoming / key for key in self._keys]
-        observations = [read_observation(path) for path in paths]
         infos = [info_from_observation(observation) for observation in observations]
         for info in infos:
             check_plan(self._visit, info, self._settings)
         self._info = infos[0]
         visits = visit_records(universe, observations, self._loaded.shape)
         group = list(self._run.data_ids.records)
-        for path, observation in zip(paths, observations, strict=True):
+        for key, observation in zip(self._keys, observations, strict=True):
             exposure = exposure_records(universe, observation)
             self._records += exposure
             ids = DataIds(universe, [*group, *exposure])
             ref = ids.ref(self._run.graph.dataset_type("raw"), collections.raws(self._visit.instrument))
-            self._raws.append(RawFile(path, ref))
+            self._raws.append(RawFile(objects.child(self._incoming, key), ref))
         self._run.add_records([*self._records, *visits])
         self._records += visits
-        raw = read_raw(paths[0])
-        # The sidecar may be the only one that knows the group.
-        raw.header["GROUPID"] = self._info["group"]
-        self._run.give(self._raws[0].ref, raw)
 
 
 def kept(graph: VisitGraph) -> frozenset[str]:

@@ -98,6 +98,7 @@ class Supervisor:
     def __exit__(self, *error: object) -> None:
         """Stop: what has not changed anything yet is given back, what has may be finished."""
         self._stopping.set()
+        self._queue.close()
         for engine in self.engines:
             engine.drain()
         deadline = time.monotonic() + self._settings.drain_s + STOP_MARGIN
@@ -159,7 +160,7 @@ class Supervisor:
 
     def _extend(self) -> None:
         """Keep messages hidden that are being worked on."""
-        while not self._stopping.wait(self._settings.lease_s / 3):
+        while not self._stopping.wait(self._queue.hidden / 3):
             for received in list(self._in_work.values()):
                 try:
                     self._queue.extend(received)

@@ -15,6 +15,7 @@ from prompt_processing.domain.errors import PromptError
 from prompt_processing.domain.outcome import Outcome
 from prompt_processing.domain.raws import ArrivalPointer
 from prompt_processing.domain.visit import DetectorVisit
+from prompt_processing.execution.rules import observing_day
 from prompt_processing.ledger.port import Ledger
 from prompt_processing.messaging.port import HintSource
 
@@ -104,7 +105,7 @@ class ImageWaiter:
             if cancelled or now >= deadline:
                 return self._what_came(visit, cancelled=cancelled)
             if now >= next_listing:
-                self._note_new(visit.instrument)
+                self._note_new(visit)
                 next_listing = now + self._settings.listing_interval_s
                 continue
             self._hints.wait(min(self._tick(now - close), deadline - now, next_listing - now))
@@ -123,7 +124,7 @@ class ImageWaiter:
         return [pointer for pointer in found if pointer is not None]
 
     def _what_came(self, visit: DetectorVisit, *, cancelled: bool) -> Images | Outcome:
-        self._note_new(visit.instrument)
+        self._note_new(visit)
         images = self.find(visit)
         if images is not None:
             return images
@@ -142,9 +143,10 @@ class ImageWaiter:
             flags.append("missing-snap")
         return Images(tuple(used), tuple(flags))
 
-    def _note_new(self, instrument: str) -> None:
-        """Note raws in the landing store that nobody has noted."""
-        for key in self._arrivals.list_new(instrument):
+    def _note_new(self, visit: DetectorVisit) -> None:
+        """Note raws of the visit's night in the landing store that nobody has noted."""
+        night = f"{visit.instrument}/{observing_day(visit):%Y%m%d}"
+        for key in self._arrivals.list_new(night):
             try:
                 self._note(key)
             except PromptError as error:

@@ -1,6 +1,7 @@
 """The worker: one message in, ACK or RETRY out."""
 
 import logging
+from collections.abc import Collection
 from typing import Final, Protocol
 
 import structlog
@@ -17,6 +18,7 @@ from prompt_processing.domain.errors import (
 )
 from prompt_processing.domain.outcome import Delivery, Disposition, Outcome, Stopwatch
 from prompt_processing.domain.visit import CancelVisit, DetectorVisit, WarmUp, parse_message
+from prompt_processing.instruments.fan_out import check_camera
 from prompt_processing.ledger.port import Busy, Claim, Done, Ledger
 
 _LOG: Final = structlog.get_logger(__name__)
@@ -43,9 +45,21 @@ class Worker:
         Name of this worker, unique among those that run now.
     settings
         Lease of a claim, and when a visit is given up.
+    instruments
+        Whose messages are taken; those of every known instrument if there is none. A subscription has a
+        filter for that, but not every queue does.
     """
 
-    def __init__(self, *, ledger: Ledger, runner: Runner, owner: str, settings: WorkerSettings) -> None:
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        runner: Runner,
+        owner: str,
+        settings: WorkerSettings,
+        instruments: Collection[str] = (),
+    ) -> None:
+        self._instruments = instruments
         self._ledger = ledger
         self._runner = runner
         self._owner = owner
@@ -68,8 +82,12 @@ class Worker:
         """
         try:
             message = parse_message(delivery.body)
+            check_camera(message)
         except EventError as error:
             _LOG.error("message cannot be read", message_id=delivery.message_id, error=str(error))
+            return Disposition.ACK
+        if self._instruments and message.instrument not in self._instruments:
+            _LOG.warning("message of another instrument ignored", instrument=message.instrument)
             return Disposition.ACK
         try:
             match message:

@@ -1,0 +1,39 @@
+"""The worker on Google Cloud, in two ways.
+
+``gunicorn`` serves the function `activator`, to which Pub/Sub pushes one visit at a time (Cloud Run service).
+``python main.py`` pulls the messages itself: a Cloud Run worker pool, or a cluster.
+"""
+
+import os
+import signal
+import threading
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prompt_processing import logs
+
+if TYPE_CHECKING:
+    from flask import Request, Response
+
+REPO = Path(os.environ.get("PROMPT_REPO", "."))
+set_up_logging = partial(logs.configure, ("prompt_processing=INFO",), as_json=True)
+set_up_logging()
+
+if __name__ == "__main__":
+    from prompt_processing.factory import run_worker
+    from prompt_processing.serving.health import Health
+
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with Health() as health:
+        run_worker(REPO, engines=None, stop=stop, set_up_logging=set_up_logging, on_ready=health.ready)
+else:
+    from prompt_processing.serving.activator import start_activator
+
+    border = start_activator(REPO, set_up_logging)
+
+    def activator(request: "Request") -> "Response":
+        """Answer a request."""
+        return border.serve(request)

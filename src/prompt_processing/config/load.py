@@ -1,0 +1,230 @@
+"""Settings of a repository: ``REPO/prompt.yaml`` below, the environment above.
+
+Every section is one class. A setting is given in ``prompt.yaml`` as ``section: {name: value}`` or in the
+environment as ``PROMPT_<SECTION>__<NAME>``; the environment wins. Everything is checked when it is loaded.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit, urlunsplit
+
+import yaml
+from pydantic import SecretStr, ValidationError
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+
+from prompt_processing.config.sections import (
+    InstrumentSettings,
+    PipelineSettings,
+    PubSubSettings,
+    PushSettings,
+    RepositorySettings,
+    Section,
+    WorkerSettings,
+)
+from prompt_processing.domain.errors import ConfigError
+
+FILE_NAME: Final = "prompt.yaml"
+"""Name of the settings file inside a repository."""
+ENV_PREFIX: Final = "PROMPT_"
+ENV_DELIMITER: Final = "__"
+HIDDEN: Final = "***"
+"""What stands in the place of a password when settings are shown."""
+
+
+class Settings(BaseSettings):
+    """All settings of one repository; make them with `Settings.load`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_nested_delimiter=ENV_DELIMITER, frozen=True, extra="forbid"
+    )
+
+    repository: RepositorySettings = RepositorySettings()
+    worker: WorkerSettings = WorkerSettings()
+    pipelines: PipelineSettings = PipelineSettings()
+    instruments: InstrumentSettings = InstrumentSettings()
+    pubsub: PubSubSettings = PubSubSettings()
+    push: PushSettings = PushSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 (the signature is pydantic's)
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (the signature is pydantic's)
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (the signature is pydantic's)
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let the environment win over what the file says (which `load` passes as arguments)."""
+        return env_settings, init_settings
+
+    @classmethod
+    def load(cls, repo: Path) -> "Settings":
+        """Read and check the settings of a repository.
+
+        Parameters
+        ----------
+        repo
+            Folder of the repository. Without a ``prompt.yaml`` the defaults apply.
+
+        Returns
+        -------
+        settings
+            Settings whose repository paths are absolute (or URIs).
+
+        Raises
+        ------
+        ConfigError
+            If the file cannot be read, or a setting is unknown or out of range; the message names the
+            setting, its value and where it was given.
+        """
+        file = repo / FILE_NAME
+        values = _read_file(file)
+        _check_environment_names()
+        try:
+            settings = cls(**values)
+        except ValidationError as error:
+            lines = [_explain(details, file) for details in error.errors()]
+            raise ConfigError("; ".join(lines)) from error
+        except SettingsError as error:
+            # pydantic-settings names the section only; its cause tells what is wrong with the text.
+            raise ConfigError(f"environment: {error}: {error.__cause__}") from error
+        return settings.model_copy(update={"repository": settings.repository.resolved(repo)})
+
+
+def sections() -> dict[str, type[Section]]:
+    """Return the class of every section by its name, in the order of the settings file."""
+    defaults = Settings.model_fields
+    return {name: type(field.default) for name, field in defaults.items()}
+
+
+def environment_name(section: str, name: str) -> str:
+    """Return the environment variable of a setting, such as ``PROMPT_WORKER__EXPIRY_S``."""
+    return f"{ENV_PREFIX}{section}{ENV_DELIMITER}{name}".upper()
+
+
+def origin(section: str, name: str, repo: Path) -> str:
+    """Return where a setting of a repository comes from: a variable, the file or the default.
+
+    Raises
+    ------
+    ConfigError
+        If the settings file cannot be read.
+    """
+    variable = environment_name(section, name)
+    if variable in {key.upper() for key in os.environ}:
+        return f"environment {variable}"
+    if name in (_read_file(repo / FILE_NAME).get(section) or {}):
+        return FILE_NAME
+    return "default"
+
+
+def write_default(repo: Path) -> Path:
+    """Write a ``prompt.yaml`` that lists every setting as a comment with its default.
+
+    A file that is there already is left alone.
+
+    Parameters
+    ----------
+    repo
+        Folder of the repository; it must exist.
+
+    Returns
+    -------
+    file
+        Path of the settings file.
+    """
+    file = repo / FILE_NAME
+    lines = [
+        "# Settings of this repository. Everything below is the default: take away the # to change it.",
+        f"# The environment wins, for example {environment_name('worker', 'image_timeout_s')}=90.",
+    ]
+    for section, model in sections().items():
+        lines += ["", f"# {model.header}", f"# {section}:"]
+        for name, field in model.model_fields.items():
+            default = yaml.safe_dump(plain(field.default), default_flow_style=True, width=1000)
+            lines.append(f"#   {name}: {default.removesuffix('...\n').strip()}  # {field.description}")
+    try:
+        with file.open("x", encoding="utf-8") as stream:
+            stream.write("\n".join(lines) + "\n")
+    except FileExistsError:
+        pass
+    return file
+
+
+def redacted(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Return all settings by section and name, as YAML's own types and without passwords."""
+    return {
+        section: {name: plain(value) for name, value in entries.items()}
+        for section, entries in settings.model_dump().items()
+    }
+
+
+def redact(value: str) -> str:
+    """Return a text in which the password of a URL is hidden."""
+    if "://" not in value:
+        return value
+    parts = urlsplit(value)
+    if parts.password is None:
+        return value
+    credentials, _, host = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{credentials.partition(':')[0]}:{HIDDEN}@{host}"))
+
+
+def plain(value: Any) -> Any:
+    """Return a value as YAML's own types, without passwords."""
+    if isinstance(value, SecretStr):
+        return redact(value.get_secret_value())
+    if isinstance(value, tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, dict):
+        return {name: plain(item) for name, item in value.items()}
+    return redact(value) if isinstance(value, str) else value
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    """Return the content of a settings file; an absent or empty one has no settings."""
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file}: cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        problem = " ".join(str(error).split())
+        raise ConfigError(f"{file}: is not valid YAML: {problem}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise ConfigError(f"{file}: must hold sections by name, not {type(content).__name__}")
+    return {key: value for key, value in content.items() if value is not None}
+
+
+def _check_environment_names() -> None:
+    """Refuse a variable of a section that does not exist: it would be ignored without a word."""
+    known = sections()
+    for key in os.environ:
+        if not key.upper().startswith(ENV_PREFIX) or ENV_DELIMITER not in key:
+            continue
+        section = key[len(ENV_PREFIX) :].partition(ENV_DELIMITER)[0].lower()
+        if section not in known:
+            names = ", ".join(known)
+            raise ConfigError(f"environment {key}: there is no section {section!r} (sections: {names})")
+
+
+def _explain(details: ErrorDetails, file: Path) -> str:
+    """Return one line that says which setting is wrong, where it was given and why."""
+    location = [str(part) for part in details["loc"]]
+    where = str(file)
+    if len(location) > 1:
+        variable = environment_name(location[0], location[1])
+        given = {key.upper(): key for key in os.environ}
+        if variable in given:
+            where = f"environment {given[variable]}"
+    name = ".".join(location)
+    if details["type"] == "extra_forbidden":
+        return f"{where}: {name}: there is no such setting"
+    value = repr(details["input"])
+    shown = redact(value) if len(value) <= 80 else redact(value[:77]) + "..."
+    return f"{where}: {name}: {details['msg']} (got {shown})"

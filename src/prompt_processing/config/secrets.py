@@ -1,0 +1,38 @@
+"""Settings that are secret: by value, or by the name under which Secret Manager keeps them."""
+
+from functools import lru_cache
+from typing import Final
+
+from pydantic import SecretStr
+
+from prompt_processing.domain.errors import ConfigError
+
+SECRET_PREFIX: Final = "secret:"  # noqa: S105 (no secret itself)
+"""What a setting begins with that names a secret: ``secret:projects/P/secrets/NAME[/versions/V]``."""
+_TIMEOUT: Final = 30.0
+
+
+def reveal(setting: SecretStr) -> str:
+    """Return the value of a secret setting; one that is a name is fetched once per process.
+
+    Raises
+    ------
+    ConfigError
+        If Secret Manager does not give it.
+    """
+    text = setting.get_secret_value()
+    return _fetch(text.removeprefix(SECRET_PREFIX)) if text.startswith(SECRET_PREFIX) else text
+
+
+@lru_cache
+def _fetch(name: str) -> str:
+    from google.api_core.exceptions import GoogleAPICallError, RetryError  # noqa: PLC0415 (not on a laptop)
+    from google.auth.exceptions import GoogleAuthError  # noqa: PLC0415
+    from google.cloud.secretmanager import SecretManagerServiceClient  # noqa: PLC0415
+
+    version = name if "/versions/" in name else f"{name}/versions/latest"
+    try:
+        answer = SecretManagerServiceClient().access_secret_version(name=version, timeout=_TIMEOUT)
+    except (GoogleAPICallError, GoogleAuthError, RetryError, ValueError) as error:
+        raise ConfigError(f"secret {version}: {error}") from error
+    return answer.payload.data.decode().strip()

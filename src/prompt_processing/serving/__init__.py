@@ -1,0 +1,1 @@
+"""HTTP services: the border that every request passes, and what each service does behind it."""

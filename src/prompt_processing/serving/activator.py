@@ -1,0 +1,127 @@
+"""The activator: a worker whose messages are pushed to it, one detector-visit at a time."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from prompt_processing.config import Settings
+from prompt_processing.domain.errors import EventError
+from prompt_processing.domain.outcome import Delivery, Disposition
+from prompt_processing.domain.visit import DetectorVisit, parse_message
+from prompt_processing.factory import Factory, night_clock, unique_owner
+from prompt_processing.serving.border import NO_CONTENT, UNAVAILABLE, Border
+from prompt_processing.serving.envelope import Pushed
+from prompt_processing.serving.identity import TokenVerifier
+from prompt_processing.worker.engine import Engine
+from prompt_processing.worker.worker import Worker
+
+_LOG: Final = structlog.get_logger(__name__)
+
+BUSY: Final = 429
+"""Answer while another visit is being worked on; the platform sends the message elsewhere, or again later."""
+
+
+class Activator:
+    """Handles pushed messages.
+
+    Parameters
+    ----------
+    worker
+        Handles a message.
+    engine
+        Its engine.
+    """
+
+    def __init__(self, worker: Worker, engine: Engine) -> None:
+        self._worker = worker
+        self._engine = engine
+        self._working = threading.Lock()
+        self._stopping = threading.Event()
+
+    def handle(self, pushed: Pushed) -> int:
+        """Handle a message, and return the status that tells Pub/Sub what became of it.
+
+        Returns
+        -------
+        status
+            204 if it is done with, 429 or 503 if it is to be delivered again.
+        """
+        if not _needs_engine(pushed.data):
+            return self._work(pushed)
+        if not self._working.acquire(blocking=False):
+            return BUSY
+        try:
+            return UNAVAILABLE if self._stopping.is_set() else self._work(pushed)
+        finally:
+            self._working.release()
+
+    def is_ready(self) -> bool:
+        """Tell whether the engine can work, or does."""
+        return not self._stopping.is_set() and (self._working.locked() or self._engine.is_ready())
+
+    def stop(self) -> None:
+        """Let the present visit end soon, and take no other one."""
+        self._stopping.set()
+        self._engine.drain()
+
+    def close(self) -> None:
+        """End the engine."""
+        self._engine.close()
+
+    def _work(self, pushed: Pushed) -> int:
+        said = self._worker.handle(Delivery(pushed.message_id, pushed.data))
+        return NO_CONTENT if said is Disposition.ACK else UNAVAILABLE
+
+
+def start_activator(repo: Path, set_up_logging: Callable[[], None]) -> Border:
+    """Start the worker of this process, and return what serves its requests.
+
+    SIGTERM lets it drain, and then does what it did before.
+
+    Parameters
+    ----------
+    repo
+        Folder of the repository.
+    set_up_logging
+        Sets up logging inside an engine.
+
+    Raises
+    ------
+    ConfigError
+        If a setting is wrong.
+    PromptError
+        If the engine cannot be built.
+    """
+    settings = Settings.load(repo)
+    verifier = TokenVerifier(settings.push, dict(os.environ))
+    factory = Factory(repo, night_clock(settings))
+    slot = factory.slot(unique_owner(), set_up_logging)
+    activator = Activator(slot.worker, slot.engine)
+    _on_termination(activator.stop)
+    return Border(settings.push, verifier, handle=activator.handle, is_ready=activator.is_ready)
+
+
+def _needs_engine(body: str) -> bool:
+    try:
+        return isinstance(parse_message(body), DetectorVisit)
+    except EventError:
+        return False  # the worker says what is wrong with it
+
+
+def _on_termination(action: Callable[[], None]) -> None:
+    """Do something at SIGTERM, before what is done at it anyway."""
+    before = signal.getsignal(signal.SIGTERM)
+
+    def act(number: int, frame: Any) -> None:
+        action()
+        if callable(before):
+            before(number, frame)
+        else:
+            raise SystemExit(0)
+
+    signal.signal(signal.SIGTERM, act)
