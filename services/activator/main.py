@@ -29,7 +29,7 @@ if __name__ == "__main__":
         signal.signal(number, lambda *_: stop.set())
     with Health() as health:
         run_worker(REPO, engines=None, stop=stop, set_up_logging=set_up_logging, on_ready=health.ready)
-else:
+elif __name__ != "__mp_main__":  # as which each engine of a pulling worker imports this file
     from prompt_processing.serving.activator import start_activator
 
     border = start_activator(REPO, set_up_logging)

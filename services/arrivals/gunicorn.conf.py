@@ -10,5 +10,7 @@ threads = 32
 timeout = 60
 # Cloud Run kills 10 s after SIGTERM.
 graceful_timeout = 9
+# Nobody controls a container from inside.
+control_socket_disable = True
 # Gunicorn's own files of its workers' heartbeats, where the root file system is read-only.
 worker_tmp_dir = "/dev/shm"

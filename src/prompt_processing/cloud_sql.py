@@ -24,7 +24,7 @@ class CloudSqlPlugin(CreateEnginePlugin):
     Parameters
     ----------
     url
-        The database URL with ``instance`` and perhaps ``ip``: ``private`` (the default), ``public`` or ``psc``.
+        The database URL with ``instance`` and perhaps ``ip``: ``private`` (default), ``public`` or ``psc``.
     kwargs
         Arguments of ``create_engine``; left alone.
     """

@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from lsst.daf.butler import Butler
+from sqlalchemy import text
 
 from prompt_processing import database, objects
 from prompt_processing.apdb import sql as apdb
 from prompt_processing.config import Settings, write_default
-from prompt_processing.domain.errors import RepositoryError
+from prompt_processing.domain.errors import ConfigError, RepositoryError
 from prompt_processing.instruments.butler import make_butler, prepare_butler
 from prompt_processing.ledger.sql import SqlLedger
 
@@ -36,14 +37,32 @@ def create_repository(repo: Path) -> None:
         places.metrics,
         places.work,
     ):
-        objects.root(place).mkdir()
+        _make_place(place)
     if objects.root(places.butler).join("butler.yaml").exists():
         with Butler.from_config(places.butler, writeable=True) as butler:
             prepare_butler(butler)
     else:
+        if places.registry_url:
+            _prepare_registry(places.registry_url)
         make_butler(places.butler, places.registry_url)
     try:
         apdb.SqlApdb(places.apdb_url)
     except RepositoryError:
         apdb.init(places.apdb_url)
     SqlLedger(database.engine(places.ledger_url))
+
+
+def _make_place(place: str) -> None:
+    """Make a folder; a bucket must be there."""
+    try:
+        objects.root(place).mkdir()
+    except ValueError as error:
+        raise ConfigError(f"{place}: {error}") from error
+
+
+def _prepare_registry(url: str) -> None:
+    """Add to a PostgreSQL database what the Butler needs there."""
+    engine = database.engine(url)
+    if engine.dialect.name == "postgresql":
+        with database.setting_up(engine, "registry: extension btree_gist") as connection:
+            connection.execute(text("CREATE EXTENSION IF NOT EXISTS btree_gist"))

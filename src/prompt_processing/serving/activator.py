@@ -1,5 +1,6 @@
 """The activator: a worker whose messages are pushed to it, one detector-visit at a time."""
 
+import atexit
 import os
 import signal
 import threading
@@ -103,6 +104,8 @@ def start_activator(repo: Path, set_up_logging: Callable[[], None]) -> Border:
     slot = factory.slot(unique_owner(), set_up_logging)
     activator = Activator(slot.worker, slot.engine)
     _on_termination(activator.stop)
+    # The interpreter waits for its children when it ends, and an engine ends for nobody else.
+    atexit.register(activator.close)
     return Border(settings.push, verifier, handle=activator.handle, is_ready=activator.is_ready)
 
 
