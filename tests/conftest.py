@@ -1,3 +1,5 @@
+import uuid
+
 import pytest
 
 
@@ -9,18 +11,24 @@ def pytest_addoption(parser):
     )
 
 
-@pytest.fixture(scope="session")
-def postgres(request):
-    """A PostgreSQL server, started when a test asks for it."""
-    from support.servers import Postgres, ServerMissingError
+def make_server(request, make):
+    """Return a server that is not started yet; skip, or fail, where it is not installed."""
+    from support.servers import ServerMissingError
 
     try:
-        server = Postgres()
+        return make()
     except ServerMissingError as error:
         if request.config.getoption("--require-services"):
             pytest.fail(str(error))
         pytest.skip(str(error))
-    with server:
+
+
+@pytest.fixture(scope="session")
+def postgres(request):
+    """A PostgreSQL server, started when a test asks for it."""
+    from support.servers import Postgres
+
+    with make_server(request, Postgres) as server:
         yield server
 
 
@@ -28,6 +36,38 @@ def postgres(request):
 def postgres_url(postgres):
     """The URL of a new, empty database on it."""
     return postgres.new_database()
+
+
+@pytest.fixture(scope="session")
+def pubsub(request):
+    """The Pub/Sub emulator; whoever shares it gives each test a project of its own."""
+    from support.emulators import PubSubEmulator
+
+    with make_server(request, PubSubEmulator) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def gcs(request, pubsub):
+    """A Cloud Storage server that publishes notifications to it; each test needs buckets of its own."""
+    from support.emulators import GcsServer
+
+    with make_server(request, lambda: GcsServer(pubsub.host)) as server:
+        yield server
+
+
+@pytest.fixture
+def own_topology(pubsub, gcs):
+    """A function that makes topics, subscriptions and buckets on them, with names of the test's own."""
+    from support.topology import make_topology
+
+    own = uuid.uuid4().hex[:12]
+
+    def make(*, gcs_url=gcs.url, **options):
+        names = {"project": f"prompt-{own}", "incoming": f"incoming-{own}", "products": f"products-{own}"}
+        return make_topology(pubsub.host, gcs_url, **names, **options)
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from astropy.time import Time
 from prompt_processing import objects
 from prompt_processing.arrivals.pointers import Arrivals
 from prompt_processing.domain.clock import WallClock
-from prompt_processing.domain.errors import ConfigError, HeaderError, RawError
+from prompt_processing.domain.errors import HeaderError, RawError
 from prompt_processing.domain.visit import DetectorVisitKey
 
 OBS_ID = "AT_O_20260315_000007"

@@ -94,7 +94,7 @@ def test_keys_are_fetched_once_and_tokens_that_are_made_up_cost_no_fetches(issue
 
 def test_without_the_issuers_keys_the_request_is_to_come_again(issuer, settings):
     away = settings.model_copy(update={"keys_url": "http://127.0.0.1:9/keys"})
-    with pytest.raises(StoreError, match="127.0.0.1:9"):
+    with pytest.raises(StoreError, match=r"127\.0\.0\.1:9"):
         TokenVerifier(away, {}).verify(f"Bearer {issuer.issue(AUDIENCE, CALLER)}")
 
 

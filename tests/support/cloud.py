@@ -1,4 +1,4 @@
-"""The whole deployment on this machine: emulators, databases, and the services as their containers run them."""
+"""The whole deployment on this machine: emulators, databases, and our services as in their containers."""
 
 import json
 import sys

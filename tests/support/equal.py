@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from lsst.daf.butler import Butler
 
-from prompt_processing.apdb.sql import SqlApdb
 from prompt_processing import objects
+from prompt_processing.apdb.sql import SqlApdb
 from prompt_processing.config import Settings, shipped_pipelines
 from prompt_processing.delivery.products import ButlerProducts
 from prompt_processing.domain import collections

@@ -6,6 +6,7 @@ process that forks engines should not have, and hold messages for others. ``PUBS
 
 import math
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import batched
@@ -16,7 +17,6 @@ from google.api_core.exceptions import (
     FailedPrecondition,
     GoogleAPICallError,
     InvalidArgument,
-    NotFound,
     RetryError,
 )
 from google.api_core.gapic_v1.routing_header import to_grpc_metadata
@@ -26,7 +26,7 @@ from google.pubsub_v1 import PublisherClient, PubsubMessage, PullRequest, Subscr
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
-from prompt_processing.domain.errors import ConfigError, EventError, StoreError
+from prompt_processing.domain.errors import EventError, StoreError
 from prompt_processing.domain.outcome import Delivery
 from prompt_processing.domain.visit import CancelVisit, DetectorVisit, WarmUp, parse_message
 from prompt_processing.messaging.port import Received
@@ -161,6 +161,7 @@ class _Pull:
         transport: Any = client.transport
         self._start: Callable[..., Any] = transport.pull.future
         self._open: Any = None
+        self._waiting = threading.Lock()
 
     def wait(self, timeout: float) -> Sequence[Any]:
         """Return the messages of the next answer, none if there is no answer within some time [s].
@@ -170,6 +171,10 @@ class _Pull:
         StoreError
             If Pub/Sub does not answer.
         """
+        with self._waiting:
+            return self._wait(timeout)
+
+    def _wait(self, timeout: float) -> Sequence[Any]:
         if self._open is None:
             routing = [to_grpc_metadata({"subscription": self._subscription})]
             self._open = self._start(self._request, timeout=PULL_TIMEOUT, metadata=routing)
@@ -249,7 +254,5 @@ def _not_ours_any_more() -> Iterator[None]:
 def _errors(name: str) -> Iterator[None]:
     try:
         yield
-    except NotFound as error:
-        raise ConfigError(f"{name}: does not exist, or may not be used: {error.message}") from error
     except (GoogleAPICallError, GoogleAuthError, RetryError, grpc.RpcError) as error:
         raise StoreError(f"{name}: {error}") from error
