@@ -1,4 +1,5 @@
 import uuid
+from functools import partial
 
 import pytest
 
@@ -21,6 +22,12 @@ def make_server(request, make):
         if request.config.getoption("--require-services"):
             pytest.fail(str(error))
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def require_services(request):
+    """Makes what needs servers; where one is not installed, tests are skipped, or fail."""
+    return partial(make_server, request)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,14 @@ def night(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def small_night(tmp_path_factory):
+    """A night with a visit for each thing that may happen."""
+    folder = tmp_path_factory.mktemp("nights") / "ten"
+    simulate_night(folder, seed=6, visits=10, size="small")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def prepared(night, tmp_path_factory):
     """A repository with calibs, refcat and templates; not to be changed."""
     return prepare(tmp_path_factory.mktemp("repos") / "prepared", night)

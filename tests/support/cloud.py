@@ -1,12 +1,16 @@
 """The whole deployment on this machine: emulators, databases, and our services as in their containers."""
 
 import json
+import os
+import subprocess
 import sys
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
+
+import psutil
 
 from support.emulators import GcsServer, PubSubEmulator
 from support.push_agent import PushAgent, TokenIssuer
@@ -44,6 +48,14 @@ class Service(Server):
     @property
     def url(self) -> str:
         return f"http://{LOOPBACK}:{self.port}/"
+
+    def kill(self) -> None:
+        """End it with all its processes, as a container ends."""
+        if self.running:
+            for process in psutil.Process(self.pid).children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+        super().kill()
 
     def lines(self) -> Iterator[dict[str, Any]]:
         """Yield the lines of its log that are JSON."""
@@ -83,6 +95,8 @@ class Cloud:
         Servers that run already, in place of own ones.
     pubsub_proxy
         Where our services reach Pub/Sub, if that is not its own address.
+    exactly_once
+        Whether the worker's subscription has exactly-once delivery.
     """
 
     def __init__(
@@ -93,8 +107,10 @@ class Cloud:
         pubsub: PubSubEmulator | None = None,
         gcs: GcsServer | None = None,
         pubsub_proxy: str | None = None,
+        exactly_once: bool = False,
     ) -> None:
         self.repo = repo
+        self._exactly_once = exactly_once
         self._given = postgres, pubsub, gcs
         self._proxy = pubsub_proxy
         self._open = ExitStack()
@@ -116,6 +132,7 @@ class Cloud:
                 ack_deadline=LEASE,
                 retries=(1, 10),
                 max_attempts=ATTEMPTS,
+                exactly_once=self._exactly_once,
             )
             self.environment = self._settings()
             self._open = opened.pop_all()
@@ -123,6 +140,15 @@ class Cloud:
 
     def __exit__(self, *error: object) -> None:
         self._open.close()
+
+    def prompt(self, *arguments: object, **settings: str) -> str:
+        """Run one of our commands here, and return what it prints."""
+        command = [str(Path(sys.executable).with_name("prompt")), *map(str, arguments)]
+        environment = {**os.environ, **self.environment, **settings}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)}: {done.stdout}{done.stderr}")
+        return done.stdout
 
     @contextmanager
     def activator(self, **settings: str) -> Iterator[Service]:

@@ -36,12 +36,13 @@ class Night:
         self.events.write_text("\n".join(lines[:n_visits]))
         visits = read_expected(self.events).visits
         factory, folder = Factory(self.repo, WallClock()), self.night / "raw"
+        incoming = Path(factory.incoming.ospath)
         for raw in filter(None, (parse_raw_key(p.relative_to(folder).as_posix()) for p in folder.rglob("*"))):
-            (factory.incoming / str(raw)).parent.mkdir(parents=True, exist_ok=True)
+            (incoming / str(raw)).parent.mkdir(parents=True, exist_ok=True)
             for key in (raw.sidecar, str(raw)):
-                shutil.copyfile(folder / key, factory.incoming / key)
+                shutil.copyfile(folder / key, incoming / key)
             factory.note_arrival(str(raw))
-        factory.queue.publish([visit.model_dump_json() for visit in visits.values()])
+        factory.publisher.publish([visit.model_dump_json() for visit in visits.values()])
         return list(visits)
 
     @contextmanager

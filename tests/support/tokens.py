@@ -100,7 +100,7 @@ class TokenIssuer:
     def unsigned(self, audience: str, email: str, **overrides: Any) -> str:
         """Return a token that says of itself that it is not signed."""
         claims = _claims(audience, email, GOOGLE, 3600.0, overrides)
-        return jwt.encode(claims, None, algorithm="none", headers={"kid": self.key_id})
+        return jwt.encode(claims, "", algorithm="none", headers={"kid": self.key_id})
 
     def _key_set(self) -> bytes:
         with self._lock:
