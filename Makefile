@@ -13,7 +13,7 @@ SEED ?= 1
 # Extra arguments of pytest, for example: make test PYTEST="-k alerts"
 PYTEST ?=
 
-.PHONY: help demo test test-fast test-faults lint bench clean
+.PHONY: help demo demo-cloud test test-fast test-faults lint bench clean
 
 help:  ## Show the targets
 	@echo "Targets:"
@@ -28,6 +28,10 @@ demo: $(VENV)/installed  ## Simulate a night, prepare a repository, play the nig
 	$(BIN)/prompt audit $(DEMO)/repo --events $(DEMO)/night
 	$(BIN)/prompt night report $(DEMO)/repo --night $(DEMO)/night --out $(DEMO)/report.html --json $(DEMO)/report.json
 	@echo "The page is at file://$(abspath $(DEMO)/report.html)"
+
+demo-cloud: $(VENV)/installed  ## The same on emulators of Google Cloud, with the services of services/, in real time
+	$(BIN)/prompt simulate night $(DEMO)/night --instrument LATISS --seed $(SEED) --visits 3 --size full
+	PYTHONPATH=tests $(BIN)/python -m support.demo_cloud $(DEMO)/night $(DEMO)/cloud
 
 test: $(VENV)/dev.installed  ## Run all tests but the long kills
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not faults" $(PYTEST)

@@ -1,4 +1,4 @@
-"""Writes docs/reference/commands.md and settings.md from the code; a test checks that they are in step."""
+"""Writes the reference pages and the settings of the services from the code; a test checks them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +10,18 @@ from prompt_processing.cli import main
 from prompt_processing.config import environment_name, plain, sections
 
 REFERENCE = Path(__file__).parent / "reference"
+SERVICES = Path(__file__).parents[1] / "services"
+SETTINGS_OF_SERVICES: dict[str, dict[str, tuple[str, ...]]] = {
+    "activator": {section: tuple(model.model_fields) for section, model in sections().items()},
+    "arrivals": {
+        "repository": ("incoming", "arrivals", "ledger", "queue"),
+        "worker": ("clock_offset_s",),
+        "pubsub": ("topic",),
+        "push": tuple(sections()["push"].model_fields),
+    },
+}
+"""Which settings a service reads, by section."""
+MARK = "<!-- settings -->"
 WIDTH = 100
 INTRODUCTION = """\
 A setting is given in `REPO/prompt.yaml` as `section: {name: value}`, or in the environment, which wins.
@@ -39,9 +51,7 @@ def settings_page() -> str:
     for section, model in sections().items():
         rows = ["| name | default | meaning |", "| --- | --- | --- |"]
         for name, field in model.model_fields.items():
-            value = plain(field.default)
-            default = yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("...\n").strip()
-            rows.append(f"| `{name}` | `{default}` | {field.description} |")
+            rows.append(f"| `{name}` | `{_default(field.default)}` | {field.description} |")
         example = environment_name(section, next(iter(model.model_fields)))
         parts += [
             f"## {section}",
@@ -49,6 +59,25 @@ def settings_page() -> str:
             "\n".join(rows),
         ]
     return "\n\n".join(parts) + "\n"
+
+
+def service_page(name: str) -> str:
+    """Return the page of a service: what is written there, and its settings after the mark."""
+    written = (SERVICES / name / "README.md").read_text(encoding="utf-8").partition(MARK)[0]
+    parts = [f"{written}{MARK}\n{NOTE}\n\n## Settings"]
+    for section, names in SETTINGS_OF_SERVICES[name].items():
+        model = sections()[section]
+        rows = ["| variable | default | meaning |", "| --- | --- | --- |"]
+        for setting in names:
+            field = model.model_fields[setting]
+            variable, default = environment_name(section, setting), _default(field.default)
+            rows.append(f"| `{variable}` | `{default}` | {field.description} |")
+        parts += [f"{model.header}:", "\n".join(rows)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _default(value: object) -> str:
+    return yaml.safe_dump(plain(value), default_flow_style=True, width=1000).removesuffix("...\n").strip()
 
 
 def walk(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:
@@ -62,3 +91,5 @@ def walk(command: click.Command, path: str) -> Iterator[tuple[str, click.Command
 if __name__ == "__main__":
     (REFERENCE / "commands.md").write_text(commands_page(), encoding="utf-8")
     (REFERENCE / "settings.md").write_text(settings_page(), encoding="utf-8")
+    for service in SETTINGS_OF_SERVICES:
+        (SERVICES / service / "README.md").write_text(service_page(service), encoding="utf-8")

@@ -17,7 +17,8 @@ from prompt_processing.domain.visit import fan_out, parse_event
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md")])
+PAGES = sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md"), *ROOT.glob("services/*/*.md")])
+SERVICES = sorted(folder.name for folder in (ROOT / "services").iterdir() if folder.is_dir())
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,31 @@ def names(command, path="prompt"):
 def test_the_reference_is_in_step_with_the_code(generator, page):
     made = getattr(generator, f"{page}_page")()
     assert (DOCS / "reference" / f"{page}.md").read_text() == made, "run docs/generate_reference.py"
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_the_settings_of_a_service_are_in_step_with_the_code(generator, service):
+    made = generator.service_page(service)
+    assert (ROOT / "services" / service / "README.md").read_text() == made, "run docs/generate_reference.py"
+
+
+def test_the_activator_tells_every_setting():
+    text = (ROOT / "services" / "activator" / "README.md").read_text()
+    for section, model in sections().items():
+        for name, field in model.model_fields.items():
+            assert f"| `{environment_name(section, name)}` | " in text
+            assert f" | {field.description} |" in text
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_an_image_runs_without_rights_and_with_what_is_tested(service):
+    file = (ROOT / "services" / service / "Dockerfile").read_text()
+    assert re.search(r"^USER 10001$", file, re.MULTILINE)
+    assert f"python:{(ROOT / '.python-version').read_text().strip()}-slim" in file
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", file, re.MULTILINE)
+    assert all((ROOT / name).exists() for line in copied for name in line.split())
+    ignored = (ROOT / ".dockerignore").read_text()
+    assert all(f"!{name.partition('/')[0]}" in ignored for line in copied for name in line.split())
 
 
 def test_every_command_has_a_heading():

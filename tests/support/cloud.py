@@ -141,14 +141,18 @@ class Cloud:
     def __exit__(self, *error: object) -> None:
         self._open.close()
 
-    def prompt(self, *arguments: object, **settings: str) -> str:
-        """Run one of our commands here, and return what it prints."""
+    def use(self) -> None:
+        """Let this process see the cloud as the services do."""
+        os.environ.update(self.environment)
+
+    def prompt(self, *arguments: object, show: bool = False, **settings: str) -> str:
+        """Run one of our commands here, and return what it prints, unless that is shown at once."""
         command = [str(Path(sys.executable).with_name("prompt")), *map(str, arguments)]
         environment = {**os.environ, **self.environment, **settings}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, env=environment, capture_output=not show, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)}: {done.stdout}{done.stderr}")
-        return done.stdout
+        return done.stdout or ""
 
     @contextmanager
     def activator(self, **settings: str) -> Iterator[Service]:

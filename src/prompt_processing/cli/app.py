@@ -7,6 +7,7 @@ import click
 from prompt_processing.cli.alerts import alerts
 from prompt_processing.cli.audit import audit
 from prompt_processing.cli.calibs import calibs
+from prompt_processing.cli.camera import camera
 from prompt_processing.cli.config import config
 from prompt_processing.cli.night import night
 from prompt_processing.cli.pipeline import pipeline
@@ -20,7 +21,7 @@ from prompt_processing.cli.worker import worker
 from prompt_processing.domain.errors import PromptError
 
 HELP_SECTIONS = {
-    "Run a night": ("simulate", "night", "worker", "visits"),
+    "Run a night": ("simulate", "night", "camera", "worker", "visits"),
     "Prepare a repository": ("repo", "calibs", "refcat", "templates"),
     "Look at results": ("status", "audit", "alerts"),
     "Settings": ("config", "pipeline"),
@@ -72,6 +73,7 @@ def main(log_levels: tuple[str, ...]) -> None:
 for command in (
     simulate,
     night,
+    camera,
     worker,
     visits,
     repo,

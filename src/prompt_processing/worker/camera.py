@@ -69,6 +69,8 @@ class Shot:
     raw: RawKey
     at: Time
     """When it appears in the landing store."""
+    open: Time | None
+    """When the shutter opened, if the header tells it."""
     close: Time
     """When the shutter closed."""
     group: str | None
@@ -101,9 +103,9 @@ def _shot(folder: Path, raw: RawKey, predicted: Mapping[str, Time], start: Time)
         # A damaged raw is played as well: it is the worker's to say what is wrong with it.
         _LOG.warning("raw without a readable header", key=str(raw), error=str(error))
         close = predicted.get(group or "", start)
-        return Shot(raw, close + READOUT, close, group)
-    close = from_mjd_tai(info["mjd_end_tai"])
-    return Shot(raw, close + READOUT, close, group or info["group"])
+        return Shot(raw, close + READOUT, None, close, group)
+    opened, close = from_mjd_tai(info["mjd_begin_tai"]), from_mjd_tai(info["mjd_end_tai"])
+    return Shot(raw, close + READOUT, opened, close, group or info["group"])
 
 
 def _sidecar_group(sidecar: Path) -> str | None:

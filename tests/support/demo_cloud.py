@@ -1,0 +1,115 @@
+"""The demonstration on emulators: the whole deployment, a night in real time, an audit and a page.
+
+python -m support.demo_cloud NIGHT FOLDER
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from prompt_processing import database, objects
+from prompt_processing.camera.landing import Landing
+from prompt_processing.camera.night import clock_for, read_night
+from prompt_processing.camera.plan import Action, Publish, Timing, plan
+from prompt_processing.camera.play import NightCamera, Report
+from prompt_processing.domain.visit import DetectorVisit, DetectorVisitKey, parse_message
+from prompt_processing.ledger.sql import SqlLedger
+from prompt_processing.messaging.pubsub import PubSubPublisher
+from support.cloud import Cloud, Service
+from support.gsutil import GsutilLanding, has_gsutil
+from support.servers import ServerMissingError
+
+INSTANCES = 2
+"""Activators: as with concurrency 1 on Cloud Run, each takes one visit at a time."""
+TIMEOUT = 300.0
+"""Longest time from the last image until its visit is finished [s]."""
+
+
+def main(night: Path, folder: Path) -> None:
+    """Play a night into a deployment that lives as long as this takes."""
+    with ExitStack() as opened:
+        say("starting the Pub/Sub emulator, the storage server and PostgreSQL")
+        cloud = opened.enter_context(Cloud(folder / "repo"))
+        cloud.use()
+        say("preparing the repository: calibs, reference catalogue and templates, in buckets and databases")
+        cloud.prompt("night", "prepare", night, "--repo", cloud.repo, show=True)
+        actions = plan(read_night(night, say), timing=Timing(), faults={}, seed=0, on_error=say)
+        clock = clock_for(actions, start_in=30.0)
+        settings = {"PROMPT_WORKER__CLOCK_OFFSET_S": f"{clock.offset:.3f}"}
+        say(f"starting the services: {INSTANCES} activators that messages are pushed to, and arrivals")
+        workers = [opened.enter_context(cloud.activator(**settings)) for _ in range(INSTANCES)]
+        arrivals = opened.enter_context(cloud.arrivals(**settings))
+        opened.enter_context(cloud.push(cloud.topology.activator, *workers, audience="activator"))
+        opened.enter_context(cloud.push(cloud.topology.arrivals, arrivals, audience="arrivals"))
+        NightCamera(
+            folder=night / "raw",
+            landing=_landing(cloud, folder),
+            publisher=PubSubPublisher(cloud.topology.next_visit),
+            clock=clock,
+            report=Report(progress=_progress, fault=say, error=say),
+            threads=4,
+        ).play(actions)
+        _wait(cloud, actions)
+        _show(workers)
+        for command in (
+            ("status", cloud.repo),
+            ("audit", cloud.repo, "--events", night),
+            ("night", "report", cloud.repo, "--night", night, "--out", folder / "report.html"),
+        ):
+            cloud.prompt(*command, show=True, **settings)
+    say(f"the page is at file://{(folder / 'report.html').absolute()}")
+
+
+def say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+
+
+def _progress(what: str, done: int, total: int) -> None:
+    say(f"{what}: {done} of {total} events and files")
+
+
+def _landing(cloud: Cloud, folder: Path) -> Landing | GsutilLanding:
+    if has_gsutil():
+        say("the camera uploads with gsutil")
+        return GsutilLanding(cloud.gcs, cloud.topology.incoming, folder / "gsutil")
+    say("the camera uploads with the client library: gsutil is not installed")
+    return Landing(objects.root(f"gs://{cloud.topology.incoming}"))
+
+
+def _wait(cloud: Cloud, actions: Sequence[Action]) -> None:
+    """Wait until each visit has an outcome."""
+    ledger = SqlLedger(database.engine(cloud.environment["PROMPT_REPOSITORY__LEDGER"]))
+    left = {key for action in actions if isinstance(action, Publish) for key in map(_key, action.bodies)}
+    deadline = time.monotonic() + TIMEOUT
+    while left:
+        for key in list(left):
+            record = ledger.find(key)
+            if record is not None and record.outcome is not None:
+                left.remove(key)
+                say(f"{key.group} detector {key.detector}: {record.outcome}")
+        if time.monotonic() > deadline:
+            raise SystemExit(f"not finished after {TIMEOUT:.0f} s: {', '.join(map(str, left))}")
+        time.sleep(0.5)
+
+
+def _key(body: str) -> DetectorVisitKey:
+    message = parse_message(body)
+    assert isinstance(message, DetectorVisit)
+    return message.key
+
+
+def _show(services: Sequence[Service]) -> None:
+    """Show what services have complained about."""
+    for service in services:
+        for line in service.lines():
+            if line["severity"] in {"WARNING", "ERROR"}:
+                say(f"{line['severity']}: {line['message']} {line.get('error', '')}")
+
+
+if __name__ == "__main__":
+    try:
+        main(Path(sys.argv[1]), Path(sys.argv[2]))
+    except ServerMissingError as error:
+        raise SystemExit(f"this needs a server that is not here: {error}") from error
