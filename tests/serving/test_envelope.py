@@ -6,7 +6,7 @@ import json
 import pytest
 
 from prompt_processing.domain.errors import BadRequestError
-from prompt_processing.serving.envelope import parse
+from prompt_processing.serving.envelope import S3, parse
 
 SUBSCRIPTION = "projects/p/subscriptions/s"
 DATA = '{"kind": "warmup", "instrument": "LATISS", "schema_version": 1}'
@@ -56,6 +56,12 @@ def test_a_cloud_event_in_structured_mode():
     event = {"specversion": "1.0", "id": "7", "type": "t", "source": "s", "data": wrapped()}
     headers = {"content-type": "application/cloudevents+json; charset=utf-8"}
     assert parse(headers, json.dumps(event).encode()).message_id == "7"
+
+
+def test_what_an_s3_store_posts():
+    body = b'{"EventName": "s3:ObjectCreated:Put", "Key": "b/k", "Records": [{"eventName": "..."}]}'
+    pushed = parse({"Content-Type": "application/json"}, body)
+    assert (pushed.subscription, pushed.data) == (S3, body.decode())
 
 
 def test_a_message_without_data_or_attributes_is_one():

@@ -280,7 +280,8 @@ class PushSettings(Section):
     )
     subscriptions: tuple[str, ...] = Field(
         default=(),
-        description="Subscriptions whose messages are taken, each as `projects/P/subscriptions/S`",
+        description="Subscriptions whose messages are taken, each as `projects/P/subscriptions/S`; `s3` for "
+        "what an S3 store posts",
     )
     max_body_kb: Annotated[int, Field(ge=1, le=10_000)] = Field(
         default=64, description="Size above which a request is refused [kB]"

@@ -14,7 +14,7 @@ from prompt_processing.domain.errors import BadRequestError, PermanentError, Raw
 from prompt_processing.domain.raws import parse_raw_key, raws_of_sidecar
 from prompt_processing.factory import Factory, night_clock
 from prompt_processing.serving.border import NO_CONTENT, Border
-from prompt_processing.serving.envelope import Pushed
+from prompt_processing.serving.envelope import S3, Pushed
 from prompt_processing.serving.identity import TokenVerifier
 
 _LOG: Final = structlog.get_logger(__name__)
@@ -49,7 +49,7 @@ class ArrivalsService:
         not matter whether it comes twice, late, out of order, or of an object that is gone.
         """
         try:
-            events = from_s3(pushed.data) if "Records" in pushed.data else from_google(pushed.attributes)
+            events = from_s3(pushed.data) if pushed.subscription == S3 else from_google(pushed.attributes)
         except BadRequestError as error:
             # It came by our own subscription, and would only come again.
             _LOG.error("message is no notification", message_id=pushed.message_id, error=str(error))

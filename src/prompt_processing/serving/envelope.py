@@ -6,6 +6,9 @@ Unwrapped
     The data alone; names and attributes are headers (the subscription's ``write_metadata``).
 CloudEvent
     A wrapped message as the data of an event, in the binary or the structured mode (as Eventarc sends it).
+S3
+    What an S3 store posts to a webhook: ``{"Records": [...]}``. It comes by no subscription, so it is let in
+    as one of the name `S3`.
 
 See https://cloud.google.com/pubsub/docs/push and https://cloud.google.com/pubsub/docs/payload-unwrapping.
 """
@@ -19,6 +22,7 @@ from typing import Any, Final
 
 from prompt_processing.domain.errors import BadRequestError
 
+S3: Final = "s3"
 _METADATA: Final = "x-goog-pubsub-"
 _STRUCTURED: Final = "application/cloudevents+json"
 
@@ -56,6 +60,8 @@ def parse(headers: Mapping[str, str], body: bytes) -> Pushed:
         content = content.get("data") if isinstance(content, dict) else None
     if isinstance(content, dict) and isinstance(content.get("message"), dict):
         return _wrapped(content)
+    if isinstance(content, dict) and isinstance(content.get("Records"), list):
+        return Pushed(headers.get("x-amz-request-id", ""), S3, _text(body), {})
     if f"{_METADATA}message-id" in headers:
         return Pushed(
             message_id=headers[f"{_METADATA}message-id"],
