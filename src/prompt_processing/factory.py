@@ -117,6 +117,7 @@ class Factory:
             Tells that images may have come.
         """
         settings, places = self.settings, self.settings.repository
+        self.work.mkdir(parents=True, exist_ok=True)
         apdb = SqlApdb(places.apdb_url, months=settings.worker.history_months)
         preloader = Preloader(
             central=self.central,

@@ -14,6 +14,7 @@ from prompt_processing.camera.landing import Landing
 from prompt_processing.camera.night import clock_for, read_night
 from prompt_processing.camera.plan import Action, Publish, Timing, plan
 from prompt_processing.camera.play import NightCamera, Report
+from prompt_processing.domain.outcome import Status
 from prompt_processing.domain.visit import DetectorVisit, DetectorVisitKey, parse_message
 from prompt_processing.ledger.sql import SqlLedger
 from prompt_processing.messaging.pubsub import PubSubPublisher
@@ -51,7 +52,7 @@ def main(night: Path, folder: Path) -> None:
             report=Report(progress=_progress, fault=say, error=say),
             threads=4,
         ).play(actions)
-        _wait(cloud, actions)
+        failed = _wait(cloud, actions)
         _show(workers)
         for command in (
             ("status", cloud.repo),
@@ -59,7 +60,9 @@ def main(night: Path, folder: Path) -> None:
             ("night", "report", cloud.repo, "--night", night, "--out", folder / "report.html"),
         ):
             cloud.prompt(*command, show=True, **settings)
-    say(f"the page is at file://{(folder / 'report.html').absolute()}")
+    if failed:
+        raise SystemExit(f"{failed} visits were not processed")
+    say(f"the page is at file://{folder / 'report.html'}")
 
 
 def say(text: str) -> None:
@@ -78,8 +81,9 @@ def _landing(cloud: Cloud, folder: Path) -> Landing | GsutilLanding:
     return Landing(objects.root(f"gs://{cloud.topology.incoming}"))
 
 
-def _wait(cloud: Cloud, actions: Sequence[Action]) -> None:
-    """Wait until each visit has an outcome."""
+def _wait(cloud: Cloud, actions: Sequence[Action]) -> int:
+    """Wait until each visit has an outcome; return how many were not processed."""
+    failed = 0
     ledger = SqlLedger(database.engine(cloud.environment["PROMPT_REPOSITORY__LEDGER"]))
     left = {key for action in actions if isinstance(action, Publish) for key in map(_key, action.bodies)}
     deadline = time.monotonic() + TIMEOUT
@@ -88,10 +92,12 @@ def _wait(cloud: Cloud, actions: Sequence[Action]) -> None:
             record = ledger.find(key)
             if record is not None and record.outcome is not None:
                 left.remove(key)
+                failed += record.outcome.status is not Status.PROCESSED
                 say(f"{key.group} detector {key.detector}: {record.outcome}")
         if time.monotonic() > deadline:
             raise SystemExit(f"not finished after {TIMEOUT:.0f} s: {', '.join(map(str, left))}")
         time.sleep(0.5)
+    return failed
 
 
 def _key(body: str) -> DetectorVisitKey:
@@ -105,11 +111,13 @@ def _show(services: Sequence[Service]) -> None:
     for service in services:
         for line in service.lines():
             if line["severity"] in {"WARNING", "ERROR"}:
-                say(f"{line['severity']}: {line['message']} {line.get('error', '')}")
+                say(
+                    f"{line['severity']}: {line['message']} {line.get('error', '')}{line.get('exception', '')}"
+                )
 
 
 if __name__ == "__main__":
     try:
-        main(Path(sys.argv[1]), Path(sys.argv[2]))
+        main(Path(sys.argv[1]).absolute(), Path(sys.argv[2]).absolute())
     except ServerMissingError as error:
         raise SystemExit(f"this needs a server that is not here: {error}") from error

@@ -58,6 +58,11 @@ def fault_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def failure(text: str) -> str:
+    """Return one line that tells what went wrong; what a store answers may have several."""
+    return f"failed: {' '.join(text.split())}"
+
+
 to_option = click.option(
     "--to", required=True, metavar="STORE", help="Landing store: gs://BUCKET[/PREFIX], or a folder."
 )
@@ -104,7 +109,7 @@ def camera_upload(context: click.Context, sources: tuple[Path, ...], to: str, th
             nonlocal new, there, failed
             if uploaded.error is not None:
                 failed += 1
-                progress.line(f"failed: {uploaded.error}")
+                progress.line(failure(str(uploaded.error)))
             elif uploaded.new:
                 new += 1
             else:
@@ -225,7 +230,7 @@ def camera_play(
             landing=Landing(objects.root(to)),
             publisher=publisher,
             clock=clock,
-            report=Report(progress=progress, fault=say, error=lambda text: say(f"failed: {text}")),
+            report=Report(progress=progress, fault=say, error=lambda text: say(failure(text))),
             threads=threads,
         )
         progress("play", 0, len(actions))
