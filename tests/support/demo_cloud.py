@@ -111,9 +111,7 @@ def _show(services: Sequence[Service]) -> None:
     for service in services:
         for line in service.lines():
             if line["severity"] in {"WARNING", "ERROR"}:
-                say(
-                    f"{line['severity']}: {line['message']} {line.get('error', '')}{line.get('exception', '')}"
-                )
+                say(f"{line['severity']}: {line['message']} {line.get('error') or line.get('exception', '')}")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from google.api_core.exceptions import (
+    Forbidden,
     GoogleAPICallError,
     NotFound,
     PreconditionFailed,
@@ -47,9 +48,10 @@ class GoogleStorage:
     def upload(self, path: ResourcePath, file: Path) -> bool:
         """Create an object from a local file if there is none; a large one resumes after an interruption."""
         with _errors(path, "created"):
-            # Nothing is sent in vain of a file that the store has.
-            if _blob(path).exists(**_ANSWERS):
-                return False
+            # Nothing is sent in vain of a file that the store has; who may only create cannot ask.
+            with suppress(Forbidden):
+                if _blob(path).exists(**_ANSWERS):
+                    return False
             try:
                 _blob(path).upload_from_filename(
                     str(file), if_generation_match=0, checksum="crc32c", **_ANSWERS
