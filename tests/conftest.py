@@ -77,6 +77,22 @@ def own_topology(pubsub, gcs):
     return make
 
 
+@pytest.fixture
+def new_bucket(gcs, monkeypatch):
+    """The name of a new, empty bucket there; what the code under test asks is asked there."""
+    from lsst.resources import gs
+
+    from support.topology import storage
+
+    name = f"bucket-{uuid.uuid4().hex[:12]}"
+    with storage(gcs.url) as client:
+        client.create_bucket(name)
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", gcs.url)
+    # The client of lsst.resources is made once for all; it may be one of another server.
+    monkeypatch.setattr(gs, "_client", None)
+    return name
+
+
 @pytest.fixture(scope="session")
 def results(tmp_path_factory):
     """Two processed visits with four alerts and one that failed, with their night; not to be changed."""
