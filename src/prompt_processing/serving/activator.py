@@ -11,6 +11,7 @@ from typing import Any, Final
 import structlog
 
 from prompt_processing.config import Settings
+from prompt_processing.domain.clock import seconds_between
 from prompt_processing.domain.errors import EventError
 from prompt_processing.domain.outcome import Delivery, Disposition
 from prompt_processing.domain.visit import DetectorVisit, parse_message
@@ -27,6 +28,10 @@ BUSY: Final = 429
 """Answer while another visit is being worked on; the platform sends the message elsewhere, or again later."""
 
 
+REQUEST_LIMIT: Final = 570.0
+"""Longest time for which a request may stay open [s]: Pub/Sub delivers its message again after 600 s."""
+
+
 class Activator:
     """Handles pushed messages.
 
@@ -36,11 +41,16 @@ class Activator:
         Handles a message.
     engine
         Its engine.
+    longest
+        Returns how long a visit may take from now on [s].
     """
 
-    def __init__(self, worker: Worker, engine: Engine) -> None:
+    def __init__(
+        self, worker: Worker, engine: Engine, longest: Callable[[DetectorVisit], float] = lambda _: 0.0
+    ) -> None:
         self._worker = worker
         self._engine = engine
+        self._longest = longest
         self._working = threading.Lock()
         self._stopping = threading.Event()
 
@@ -52,8 +62,12 @@ class Activator:
         status
             204 if it is done with, 429 or 503 if it is to be delivered again.
         """
-        if not _needs_engine(pushed.data):
+        visit = _visit(pushed.data)
+        if visit is None:
             return self._work(pushed)
+        if self._longest(visit) > REQUEST_LIMIT:
+            _LOG.info("visit is too far ahead for a request", **visit.key._asdict())
+            return UNAVAILABLE
         if not self._working.acquire(blocking=False):
             return BUSY
         try:
@@ -100,20 +114,27 @@ def start_activator(repo: Path, set_up_logging: Callable[[], None]) -> Border:
     """
     settings = Settings.load(repo)
     verifier = TokenVerifier(settings.push, dict(os.environ))
-    factory = Factory(repo, night_clock(settings))
-    slot = factory.slot(unique_owner(), set_up_logging)
-    activator = Activator(slot.worker, slot.engine)
+    clock = night_clock(settings)
+    slot = Factory(repo, clock).slot(unique_owner(), set_up_logging)
+    limits = settings.worker.image_timeout_s + settings.worker.processing_limit_s
+
+    def longest(visit: DetectorVisit) -> float:
+        return seconds_between(clock.now(), visit.predicted_shutter_close) + limits
+
+    activator = Activator(slot.worker, slot.engine, longest)
     _on_termination(activator.stop)
     # The interpreter waits for its children when it ends, and an engine ends for nobody else.
     atexit.register(activator.close)
     return Border(settings.push, verifier, handle=activator.handle, is_ready=activator.is_ready)
 
 
-def _needs_engine(body: str) -> bool:
+def _visit(body: str) -> DetectorVisit | None:
+    """Return the visit that a message is about; all others need no engine."""
     try:
-        return isinstance(parse_message(body), DetectorVisit)
+        message = parse_message(body)
     except EventError:
-        return False  # the worker says what is wrong with it
+        return None  # the worker says what is wrong with it
+    return message if isinstance(message, DetectorVisit) else None
 
 
 def _on_termination(action: Callable[[], None]) -> None:
