@@ -1,6 +1,7 @@
 """One way to reach an SQL database, for the ledger, the queue and the APDB."""
 
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +11,6 @@ from sqlalchemy import (
     Connection,
     Double,
     Engine,
-    NullPool,
     Select,
     Table,
     create_engine,
@@ -31,6 +31,10 @@ BUSY_TIMEOUT: Final = 30.0
 _BEGIN: Final = "sqlite_begin"
 _SETTING_UP: Final = 0x70726F6D7074
 """Number of the lock under which tables are made on PostgreSQL."""
+
+
+IDLE: Final = 1.0
+"""Time without a transaction after which connections are closed [s]."""
 
 
 class DatabaseTime(FunctionElement[float]):
@@ -75,11 +79,11 @@ def engine(url: str) -> Engine:
             event.listen(made, "connect", _prepare_sqlite)
             event.listen(made, "begin", _begin_sqlite)
             return made
-        # A connection is opened for a transaction and closed after it: hundreds of workers that mostly wait
-        # would otherwise hold as many connections.
-        return create_engine(parsed, poolclass=NullPool)
+        made = create_engine(parsed, pool_pre_ping=True, max_overflow=-1)
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
         raise ConfigError(f"database URL: {error}") from error
+    event.listen(made, "checkin", _IdleCloser(made).used)
+    return made
 
 
 @contextmanager
@@ -191,6 +195,38 @@ def watching(source: Engine, what: str, query: Select[Any]) -> Iterator[Callable
         if opens_transactions:
             driver.autocommit = False
         connection.close()
+
+
+class _IdleCloser:
+    """Closes the connections of an engine that nobody uses.
+
+    Hundreds of workers that mostly wait for images would otherwise hold as many connections; and a new one
+    for each transaction would cost more than most transactions do.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._watching = False
+        self._used_at = 0.0
+
+    def used(self, *_: Any) -> None:
+        """Take note that a connection was given back."""
+        with self._lock:
+            self._used_at = time.monotonic()
+            if not self._watching:
+                self._watching = True
+                threading.Thread(target=self._watch, name="idle connections", daemon=True).start()
+
+    def _watch(self) -> None:
+        while True:
+            with self._lock:
+                left = self._used_at + IDLE - time.monotonic()
+                if left <= 0:
+                    self._watching = False
+                    break
+            time.sleep(left)
+        self._engine.dispose()
 
 
 def insert_new(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:

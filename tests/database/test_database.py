@@ -1,10 +1,11 @@
 """Engines and transactions."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sqlalchemy import make_url, text
+from sqlalchemy import NullPool, create_engine, make_url, text
 
 from prompt_processing import database
 from prompt_processing.domain.errors import ConfigError, StoreError
@@ -115,12 +116,38 @@ def test_a_wrong_url_of_cloud_sql_is_a_config_error(query):
         database.engine(f"postgresql+pg8000://me@/db?plugin=cloud_sql{query}")
 
 
-def test_no_connection_stays_open_between_transactions(postgres_url):
+def connections(url):
+    """Return how many connections there are besides the one that asks."""
+    observer = create_engine(url, poolclass=NullPool)
+    with observer.connect() as connection:
+        query = "SELECT count(*) - 1 FROM pg_stat_activity WHERE datname = current_database()"
+        return connection.execute(text(query)).scalar()
+
+
+def test_a_connection_is_used_again_and_closed_when_nobody_needs_it(postgres_url):
     engine = database.engine(postgres_url)
-    for _ in range(3):
+    backends = set()
+    for _ in range(5):
         with database.writing(engine, "ask") as connection:
-            number = connection.execute(
-                text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
-            )
-            assert number.scalar() == 1
-    assert engine.pool.status() == "NullPool"
+            backends.add(connection.execute(text("SELECT pg_backend_pid()")).scalar())
+    assert len(backends) == 1
+    assert connections(postgres_url) == 1
+    deadline = time.monotonic() + 30.0
+    while connections(postgres_url) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert connections(postgres_url) == 0
+    with database.reading(engine, "ask") as connection:
+        assert connection.execute(text("SELECT 1")).scalar() == 1
+
+
+def test_a_connection_in_use_is_not_closed(postgres_url, monkeypatch):
+    monkeypatch.setattr(database, "IDLE", 0.05)
+    engine = database.engine(postgres_url)
+    with database.writing(engine, "hold") as held:
+        with database.reading(engine, "ask") as connection:
+            connection.execute(text("SELECT 1"))
+        deadline = time.monotonic() + 30.0
+        while connections(postgres_url) > 1 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert held.execute(text("SELECT 1")).scalar() == 1
+    assert connections(postgres_url) <= 1

@@ -95,13 +95,17 @@ class ImageWaiter:
         """
         close = self._monotonic() + seconds_between(self._clock.now(), visit.predicted_shutter_close)
         deadline = close + self._settings.image_timeout_s
-        next_listing = self._monotonic()
+        next_listing = next_question = self._monotonic()
         while True:
             pointers = self._expected(visit)
             now = self._monotonic()
             if len(pointers) >= max(visit.nimages, 1):
                 return self._images(visit, pointers)
-            cancelled = self._ledger.is_cancelled(visit.instrument, visit.groupId)
+            # The pointers are looked at more often: all workers ask the one database.
+            cancelled = False
+            if now >= min(next_question, deadline):
+                cancelled = self._ledger.is_cancelled(visit.instrument, visit.groupId)
+                next_question = now + self._settings.tick_before_s
             if cancelled or now >= deadline:
                 return self._what_came(visit, cancelled=cancelled)
             if now >= next_listing:
