@@ -10,6 +10,8 @@ BIN := $(VENV)/bin
 # Where the demo's files go, and the seed of its sky. Each step goes on where an earlier one was interrupted.
 DEMO ?= demo
 SEED ?= 1
+# Two processes; tests of one file share what is expensive to make.
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 # Extra arguments of pytest, for example: make test PYTEST="-k alerts"
 PYTEST ?=
 
@@ -34,10 +36,10 @@ demo-cloud: $(VENV)/installed  ## The same on emulators of Google Cloud, with th
 	PYTHONPATH=tests $(BIN)/python -m support.demo_cloud $(DEMO)/night $(DEMO)/cloud
 
 test: $(VENV)/dev.installed  ## Run all tests but the long kills
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not faults" $(PYTEST)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not faults" $(PYTEST)
 
 test-fast: $(VENV)/dev.installed  ## Run the tests that take a few seconds at most
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow and not faults" $(PYTEST)
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not faults" $(PYTEST)
 
 test-faults: $(VENV)/dev.installed  ## Kill and stop real workers for some minutes, and audit what is left
 	$(BIN)/python -m pytest tests/faults -m faults $(PYTEST)

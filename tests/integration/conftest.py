@@ -16,8 +16,8 @@ def night(tmp_path_factory):
 @pytest.fixture(scope="session")
 def small_night(tmp_path_factory):
     """A night with a visit for each thing that may happen."""
-    folder = tmp_path_factory.mktemp("nights") / "ten"
-    simulate_night(folder, seed=6, visits=10, size="small")
+    folder = tmp_path_factory.mktemp("nights") / "many"
+    simulate_night(folder, seed=6, visits=11, size="small")
     return folder
 
 

@@ -15,7 +15,7 @@ from prompt_processing.ledger.sql import SqlLedger
 from prompt_processing.repository.create import create_repository
 from support.nights import play
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("bad input")]
+pytestmark = pytest.mark.slow
 
 SECONDS = 1 / 86400
 

@@ -9,7 +9,7 @@ from support.cloud import Cloud
 from support.cloud_night import CloudNight
 from support.emulators import Proxy, PubSubEmulator
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cloud-pull")]
+pytestmark = pytest.mark.slow
 
 AWAY = 60.0
 """How long Pub/Sub cannot be reached [s]."""

@@ -8,7 +8,7 @@ import requests
 from support.cloud import PUSHER, Cloud
 from support.cloud_night import CloudNight
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("cloud-push")]
+pytestmark = pytest.mark.slow
 
 LATE = 6.0
 """How long the images of a store that is away keep coming late [s]."""
@@ -74,10 +74,13 @@ def test_a_visit_becomes_alerts_and_everything_is_answered_meanwhile(cloud, nigh
 
 def test_a_message_that_comes_again_changes_nothing(cloud, night, services):
     activator, _ = services
-    body = night.bodies[0]
+    (body,) = night.announce(10)
+    night.wait_until_working(10)
+    night.upload(10)
+    night.wait_until_finished(10)
     assert post(cloud, activator, body).status_code == 204
     assert post(cloud, activator, body, **{"x-goog-pubsub-message-id": "another"}).status_code == 204
-    night.check(0)
+    night.check(10)
 
 
 def test_an_image_that_comes_after_its_visit_was_given_up_is_processed(cloud, night, services):

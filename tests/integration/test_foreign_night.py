@@ -10,7 +10,7 @@ from prompt_processing.images.dia_flags import DISQUALIFYING_FLAGS
 from support.foreign_night import write_foreign_night
 from support.nights import decisions, play, prepare
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("bad input")]
+pytestmark = pytest.mark.slow
 
 
 def test_a_foreign_night_becomes_alerts(tmp_path):

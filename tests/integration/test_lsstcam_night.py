@@ -17,7 +17,7 @@ from prompt_processing.web.collect import collect
 from support.equal import assert_pipetask_agrees
 from support.nights import copy_repository, play, prepare
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("lsstcam")]
+pytestmark = pytest.mark.slow
 
 DETECTORS = {76: "R20_S11", 94: "R22_S11"}
 

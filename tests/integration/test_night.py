@@ -23,7 +23,7 @@ from prompt_processing.web.collect import collect
 from support.equal import assert_pipetask_agrees
 from support.nights import contents, copy_repository, decisions, play
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("night")]
+pytestmark = pytest.mark.slow
 
 PROCESSING_TIMES = ["timeProcessedMjdTai"]
 
@@ -102,11 +102,11 @@ def test_a_visit_that_is_taken_up_again_changes_nothing_in_the_world(played, nig
     visit = ledger.detector_visits()[0].visit
     assert ledger.reopen(visit.key)
     folders = [Path(place) for place in (places.alerts, places.decisions, places.arrivals)]
-    before = [contents(folder) for folder in folders], dump(Path(places.apdb))
+    before = [contents(folder) for folder in folders], dump(Path(places.apdb.get_secret_value()))
     visits, _ = play(repo, night)
     assert [visit.outcome.status for visit in visits] == [Status.PROCESSED] * 2
     assert len(ledger.find(visit.key).attempts) == 2
-    assert ([contents(folder) for folder in folders], dump(Path(places.apdb))) == before
+    assert ([contents(folder) for folder in folders], dump(Path(places.apdb.get_secret_value()))) == before
     with Butler.from_config(places.butler) as butler:
         images = butler.query_datasets("difference_image", collections="LATISS/prompt/*", find_first=False)
     assert len(images) == 2

@@ -16,7 +16,7 @@ from prompt_processing.domain.clock import WallClock
 from prompt_processing.factory import open_ledger, open_queue
 from support.engines import wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("night")]
+pytestmark = pytest.mark.slow
 
 
 @contextmanager
