@@ -1,6 +1,7 @@
 """One way to reach an SQL database, for the ledger, the queue and the APDB."""
 
 import sqlite3
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -83,6 +84,8 @@ def engine(url: str) -> Engine:
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
         raise ConfigError(f"database URL: {error}") from error
     event.listen(made, "checkin", _IdleCloser(made).used)
+    if made.driver == "pg8000":
+        event.listen(made, "do_connect", _Encryption().connect)
     return made
 
 
@@ -195,6 +198,26 @@ def watching(source: Engine, what: str, query: Select[Any]) -> Iterator[Callable
         if opens_transactions:
             driver.autocommit = False
         connection.close()
+
+
+class _Encryption:
+    """Encrypts connections if the server can, as the driver does by itself, reading all certificates each time."""
+
+    def __init__(self) -> None:
+        self._context: ssl.SSLContext | bool = ssl.create_default_context()
+        self._context.check_hostname = False
+        self._context.verify_mode = ssl.CERT_NONE
+
+    def connect(self, dialect: Any, _record: Any, arguments: Any, options: dict[str, Any]) -> Any:
+        """Return a new connection of the driver."""
+        chosen = {"ssl_context": self._context} | options
+        try:
+            return dialect.connect(*arguments, **chosen)
+        except dialect.loaded_dbapi.InterfaceError as error:
+            if "ssl_context" in options or "refuses SSL" not in str(error):
+                raise
+        self._context = False
+        return dialect.connect(*arguments, **options, ssl_context=False)
 
 
 class _IdleCloser:

@@ -250,9 +250,10 @@ class PubSubSettings(Section):
         description="Subscription to the arrival of images that only this worker has: saves half a second; "
         "none if empty",
     )
-    lease_s: Annotated[int, Field(ge=10, le=600)] = Field(
+    lease_s: Annotated[int, Field(ge=10, le=30)] = Field(
         default=20,
-        description="How long a pulled message is hidden without a sign of life of its worker [s]",
+        description="How long a pulled message is hidden without a sign of life of its worker [s]; the "
+        "first one is given after a third of this",
     )
 
 

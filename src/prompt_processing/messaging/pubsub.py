@@ -72,7 +72,8 @@ class PubSubQueue:
     subscription
         Full name of the subscription. It may be one with exactly-once delivery.
     hidden
-        How long a message that was received is hidden from others [s].
+        How long a message is hidden from others when it is extended [s]. Until then the deadline of the
+        subscription holds, which is 10 s at least.
     """
 
     def __init__(self, subscription: str, *, hidden: float = 20.0) -> None:
@@ -84,15 +85,12 @@ class PubSubQueue:
     def receive(self, timeout: float) -> Received | None:
         """Return the next message; see the port."""
         for found in self._pull.wait(timeout):
-            received = Received(
+            return Received(
                 Delivery(found.message.message_id, found.message.data.decode(errors="replace")),
                 found.ack_id,
                 # Counted only by subscriptions that have a dead-letter topic.
                 max(found.delivery_attempt, 1),
             )
-            # What the subscription says is for those who never extend.
-            self.extend(received)
-            return received
         return None
 
     def extend(self, received: Received) -> None:
