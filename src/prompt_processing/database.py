@@ -201,7 +201,7 @@ def watching(source: Engine, what: str, query: Select[Any]) -> Iterator[Callable
 
 
 class _Encryption:
-    """Encrypts connections if the server can, as the driver does by itself, reading all certificates each time."""
+    """Encrypts connections if the server can, as the driver does, which reads all certificates each time."""
 
     def __init__(self) -> None:
         self._context: ssl.SSLContext | bool = ssl.create_default_context()

@@ -83,8 +83,8 @@ def deep(_issuer):
         (lambda i: bearer(deep(i)), 401, "token refused"),
         (lambda i: bearer(i.issue(AUDIENCE, "other@project.example")), 403, "other@project.example may not"),
         (lambda i: bearer(i.issue(AUDIENCE, CALLER, email_verified=False)), 403, "may not call"),
-        (lambda i: bearer(i.issue(AUDIENCE, CALLER, email=None)), 403, "may not call"),
-        (lambda i: bearer(i.issue(AUDIENCE, CALLER, email=[CALLER])), 403, "may not call"),
+        (lambda i: bearer(i.issue(AUDIENCE, None)), 403, "may not call"),
+        (lambda i: bearer(i.issue(AUDIENCE, [CALLER])), 403, "may not call"),
     ],
     ids=[
         "none", "basic", "garbage", "no text", "expired", "audience", "issuer", "no end", "unsigned", "hmac",
@@ -95,7 +95,6 @@ def test_who_may_not_call_changes_nothing(issuer, served, log, headers, status, 
     given = headers(issuer)
     answer = served.post(wrapped(GOOD, mark=MARK), given)
     assert MARK not in log.text
-    assert given.get("Authorization", "").partition(" ")[2] or "no token" in log.text
     for secret in given.values():
         assert secret.partition(" ")[2] not in log.text
     check(served, log, answer, status, reason)
@@ -117,7 +116,7 @@ def test_a_token_in_the_address_is_none(issuer, served, log):
         (b"[" * 60_000, 400, "not a message"),
         (b'{"message": ' + b"1" * 20_000 + b"}", 400, "not a message"),
         (json.dumps({"message": MARK}).encode(), 400, "not a message"),
-        (json.dumps({"message": {"data": MARK}, "subscription": "x"}).encode(), 400, "base64"),
+        (json.dumps({"message": {"data": f"%{MARK}"}, "subscription": "x"}).encode(), 400, "base64"),
         (json.dumps({"message": {"messageId": "1"}, "mark": MARK}).encode(), 400, "subscription is missing"),
         (wrapped(GOOD, mark=MARK, subscription="projects/p/subscriptions/other"), 403, "subscriptions/other"),
         (json.dumps({"Records": [MARK]}).encode(), 403, "'s3'"),
@@ -223,18 +222,41 @@ class Stream(io.RawIOBase):
         return n
 
 
-@pytest.mark.parametrize("token", [True, False], ids=["caller", "stranger"])
-def test_no_more_of_a_body_is_read_than_a_message_can_have(served, log, token):
+@pytest.mark.parametrize(
+    ("method", "token", "status", "reason"),
+    [
+        ("POST", True, 413, f"more than {MAX_BODY_KB} kB"),
+        ("POST", False, 401, "no token"),
+        ("GET", False, 404, ""),
+        ("PUT", False, 405, ""),
+    ],
+)
+@pytest.mark.parametrize("told", [True, False], ids=["length", "chunks"])
+def test_no_more_of_a_body_is_read_than_a_message_can_have(
+    served, log, method, token, status, reason, told
+):
     stream = Stream(50_000_000)
-    environ = create_environ(method="POST", headers=served.headers(**({} if token else {"Authorization": None})))
-    # As gunicorn passes on a body in chunks, whose length nobody knows before its end.
-    environ |= {"wsgi.input": stream, "wsgi.input_terminated": True}
-    body, status, _ = run_wsgi_app(served.app, environ)
+    headers = served.headers() if token else {}
+    environ = create_environ(method=method, headers=headers) | {"wsgi.input": stream}
+    if told:
+        environ["CONTENT_LENGTH"] = str(50_000_000)
+    else:
+        # As gunicorn passes on a body in chunks, whose length nobody knows before its end.
+        environ["wsgi.input_terminated"] = True
+    body, said, _ = run_wsgi_app(served.app, environ)
     assert b"".join(body) == b""
-    assert status.startswith("413" if token else "401")
+    assert said.startswith(str(status))
     assert stream.n_read <= 2 * MAX_BODY_KB * 1000
-    (line,) = log.problems
-    assert ("more than" if token else "no token") in line["reason"]
+    assert [line["reason"] for line in log.problems] == ([reason] if reason else [])
+
+
+def test_a_body_may_be_as_large_as_the_limit_and_not_a_byte_larger(served):
+    body = wrapped(GOOD)
+    whole = body + b" " * (MAX_BODY_KB * 1000 - len(body))
+    assert served.post(whole + b" ").status_code == 413
+    assert served.effects()["visits"] == []
+    assert served.post(whole).status_code == 204
+    assert served.runner.visits == [VISIT.key]
 
 
 @contextmanager
