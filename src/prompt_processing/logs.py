@@ -1,5 +1,6 @@
 """How log lines look: structlog and the standard library's loggers through one formatter."""
 
+import json
 import logging
 import sys
 from collections.abc import Iterable
@@ -51,7 +52,7 @@ def configure(levels: Iterable[str] = (), *, as_json: bool = False) -> None:
         renderers = [
             structlog.processors.format_exc_info,
             _for_cloud,
-            structlog.processors.JSONRenderer(default=str),
+            structlog.processors.JSONRenderer(serializer=_to_json),
         ]
     else:
         renderers = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
@@ -76,6 +77,14 @@ def _for_cloud(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, A
     renamed = {"event": "message", "level": "severity", "timestamp": "time"}
     found = {renamed.get(name, name): value for name, value in event.items()}
     return found | {"severity": str(found.get("severity", "default")).upper()}
+
+
+def _to_json(event: dict[str, Any], **_: Any) -> str:
+    try:
+        return json.dumps(event, default=str, allow_nan=False)
+    except (ValueError, TypeError, RecursionError):
+        # Numbers that JSON does not know, keys that are no text, or circles: no line is lost for these.
+        return json.dumps({str(name): str(value) for name, value in event.items()})
 
 
 def _parse(text: str) -> tuple[logging.Logger, str]:

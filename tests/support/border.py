@@ -1,4 +1,4 @@
-"""A service behind its border, called as Pub/Sub and everybody else may call it, with the lines of its log."""
+"""A service behind its border, called as Pub/Sub and others call it, with the lines of its log."""
 
 import io
 import json
@@ -35,7 +35,13 @@ LONG = 60.0
 """Longest wait for what is to happen at once [s]."""
 
 _SERVED: dict[str, Border] = {}
-_SOURCE = "from support import border\n\n\ndef service(request):\n    return border._SERVED[__file__].serve(request)\n"
+_SOURCE = """
+from support import border
+
+
+def service(request):
+    return border._SERVED[__file__].serve(request)
+"""
 
 
 def application(border: Border, folder: Path) -> Flask:
@@ -53,7 +59,9 @@ def message(data: bytes | str, message_id: str = "1", **attributes: str) -> Pubs
     return PubsubMessage(data=body, message_id=message_id, attributes=attributes, publish_time=published)
 
 
-def wrapped(data: bytes | str, message_id: str = "1", subscription: str = SUBSCRIPTION, **attributes: str) -> bytes:
+def wrapped(
+    data: bytes | str, message_id: str = "1", subscription: str = SUBSCRIPTION, **attributes: str
+) -> bytes:
     """Return the body of a request that pushes a message."""
     return json.dumps(envelope(subscription, message(data, message_id, **attributes))).encode()
 

@@ -17,6 +17,7 @@ from prompt_processing.domain.raws import (
     SIDECAR_BYTES,
     ArrivalPointer,
     RawKey,
+    check_group,
     parse_raw_key,
     pointer_path,
     visit_path,
@@ -26,6 +27,8 @@ from prompt_processing.instruments.cameras import CAMERAS
 
 HEADER_BYTES: Final = 256 * 1024
 """How much of a raw is read for its primary header; those of the cameras have some 30 kB."""
+MAX_SNAPS: Final = 1000
+"""Most images that a visit may have."""
 
 
 class Arrivals:
@@ -186,21 +189,19 @@ class Arrivals:
         path = objects.child(self._incoming, str(raw))
         told = self._sidecar_group(raw)
         try:
-            header = _read_header(path)
+            card, index = _read_cards(path, "GROUPID", "CURINDEX")
         except RawError:
             if told is None:
                 raise
-            return told, 0
-        card = header.get("GROUPID")
+            return _checked(told, path), 0
         group = told or (card.strip() if isinstance(card, str) else "")
         if not group:
             raise HeaderError(f"{path}: card GROUPID is missing, and there is no sidecar {raw.sidecar}")
-        index = header.get("CURINDEX")
         if index is None or isinstance(index, fits.card.Undefined):
-            return group, 0
-        if not isinstance(index, int) or isinstance(index, bool) or index < 1:
-            raise HeaderError(f"{path}: card CURINDEX is {index!r}, not a number from 1")
-        return group, index - 1
+            return _checked(group, path), 0
+        if not isinstance(index, int) or isinstance(index, bool) or not 1 <= index <= MAX_SNAPS:
+            raise HeaderError(f"{path}: card CURINDEX is {index!r}, not a number from 1 to {MAX_SNAPS}")
+        return _checked(group, path), index - 1
 
     def _sidecar_group(self, raw: RawKey) -> str | None:
         """Return the group that the sidecar names; a sidecar that cannot be read is as good as none."""
@@ -230,8 +231,15 @@ def detector_number(raw: RawKey) -> int:
     return number
 
 
-def _read_header(path: ResourcePath) -> fits.Header:
-    """Return the primary header of a raw.
+def _checked(group: str, path: ResourcePath) -> str:
+    try:
+        return check_group(group)
+    except RawError as error:
+        raise HeaderError(f"{path}: {error}") from error
+
+
+def _read_cards(path: ResourcePath, *names: str) -> list[Any]:
+    """Return cards of the primary header of a raw, `None` for one that is missing.
 
     Raises
     ------
@@ -246,6 +254,7 @@ def _read_header(path: ResourcePath) -> fits.Header:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AstropyWarning)
-            return fits.Header.fromfile(io.BytesIO(start), endcard=True)
+            header = fits.Header.fromfile(io.BytesIO(start), endcard=True)
+            return [header.get(name) for name in names]
     except (OSError, EOFError, ValueError, TypeError, IndexError, fits.VerifyError) as error:
         raise RawError(f"{path}: not a readable FITS file ({error})") from error

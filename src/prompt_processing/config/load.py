@@ -5,9 +5,9 @@ environment as ``PROMPT_<SECTION>__<NAME>``; the environment wins. Everything is
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit, urlunsplit
 
 import yaml
 from pydantic import SecretStr, ValidationError
@@ -29,6 +29,8 @@ FILE_NAME: Final = "prompt.yaml"
 """Name of the settings file inside a repository."""
 ENV_PREFIX: Final = "PROMPT_"
 ENV_DELIMITER: Final = "__"
+# Up to the last @: a password may hold any character, also one that it should not.
+_PASSWORD: Final = re.compile(r"(?<=://)(?P<user>[^:@/\s]*):.*(?=@)", re.DOTALL)
 HIDDEN: Final = "***"
 """What stands in the place of a password when settings are shown."""
 
@@ -163,13 +165,7 @@ def redacted(settings: Settings) -> dict[str, dict[str, Any]]:
 
 def redact(value: str) -> str:
     """Return a text in which the password of a URL is hidden."""
-    if "://" not in value:
-        return value
-    parts = urlsplit(value)
-    if parts.password is None:
-        return value
-    credentials, _, host = parts.netloc.rpartition("@")
-    return urlunsplit(parts._replace(netloc=f"{credentials.partition(':')[0]}:{HIDDEN}@{host}"))
+    return _PASSWORD.sub(rf"\g<user>:{HIDDEN}", value)
 
 
 def plain(value: Any) -> Any:
@@ -226,5 +222,6 @@ def _explain(details: ErrorDetails, file: Path) -> str:
     if details["type"] == "extra_forbidden":
         return f"{where}: {name}: there is no such setting"
     value = repr(details["input"])
-    shown = redact(value) if len(value) <= 80 else redact(value[:77]) + "..."
+    shown = redact(value)
+    shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
     return f"{where}: {name}: {details['msg']} (got {shown})"

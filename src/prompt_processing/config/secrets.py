@@ -33,6 +33,9 @@ def _fetch(name: str) -> str:
     version = name if "/versions/" in name else f"{name}/versions/latest"
     try:
         answer = SecretManagerServiceClient().access_secret_version(name=version, timeout=_TIMEOUT)
+        return str(answer.payload.data.decode()).strip()
+    except UnicodeDecodeError:
+        # The error would show what it is about.
+        raise ConfigError(f"secret {version}: is no text") from None
     except (GoogleAPICallError, GoogleAuthError, RetryError, ValueError) as error:
         raise ConfigError(f"secret {version}: {error}") from error
-    return answer.payload.data.decode().strip()

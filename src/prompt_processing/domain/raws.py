@@ -16,12 +16,16 @@ from prompt_processing.domain.errors import RawError
 EXTENSIONS: Final = (".fits", ".fits.fz", ".fit", ".fz")
 """What the key of a raw ends with."""
 _KEY: Final = re.compile(
-    r"(?P<instrument>[A-Za-z][A-Za-z0-9-]*)/(?P<day_obs>\d{8})/(?P<obs_id>[A-Za-z0-9_-]+)/"
+    r"(?P<instrument>[A-Za-z][A-Za-z0-9-]*)/(?P<day_obs>[0-9]{8})/(?P<obs_id>[A-Za-z0-9_-]+)/"
     r"(?P=obs_id)_(?P<raft>R[0-9X]{2})_(?P<sensor>S[A-Z0-9]{2})"
     rf"(?P<extension>{'|'.join(map(re.escape, EXTENSIONS))})"
 )
 SIDECAR_BYTES: Final = 64 * 1024
 """Size above which a sidecar is not read: it names a group and little else."""
+MAX_GROUP: Final = 256
+"""Longest group name [characters]."""
+MAX_ESCAPED_GROUP: Final = 255
+"""Longest escaped group name: that of a folder [bytes]."""
 _ORDINARY: Final = re.compile(rb"[A-Za-z0-9.-]")
 
 
@@ -103,14 +107,32 @@ def escape_group(group: str) -> str:
     Raises
     ------
     RawError
-        If the name is empty.
+        If the name is empty, or no text.
     """
     if not group:
         raise RawError("a group name must not be empty")
-    escaped = "".join(
-        chr(byte) if _ORDINARY.match(bytes([byte])) else f"_{byte:02X}" for byte in group.encode()
-    )
+    try:
+        data = group.encode()
+    except UnicodeEncodeError as error:
+        raise RawError(f"the group name {group!r} is no text: {error}") from error
+    escaped = "".join(chr(byte) if _ORDINARY.match(bytes([byte])) else f"_{byte:02X}" for byte in data)
     return escaped if escaped.strip(".") else f"_2E{escaped[1:]}"
+
+
+def check_group(group: str) -> str:
+    """Return a group name, if it is one that can be kept in a database and in the key of an object.
+
+    Raises
+    ------
+    RawError
+        If it cannot.
+    """
+    shown = group if len(group) <= 40 else f"{group[:37]}..."
+    if len(group) > MAX_GROUP or len(escape_group(group)) > MAX_ESCAPED_GROUP:
+        raise RawError(f"the group name {shown!r} is too long")
+    if "\0" in group:
+        raise RawError(f"the group name {shown!r} has a character that no database keeps")
+    return group
 
 
 def unescape_group(escaped: str) -> str:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from astropy.time import Time
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -23,14 +24,26 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from prompt_processing.domain.clock import from_tai_seconds
-from prompt_processing.domain.errors import EventError
+from prompt_processing.domain.errors import EventError, RawError
+from prompt_processing.domain.raws import MAX_GROUP, check_group
 
+END_OF_TIME: Final = 1e10
+"""Time that no visit is announced for [TAI s since 1970]: the year 2286."""
 SCHEMA_VERSION: Final = 1
 """Version of the messages of this module; a receiver refuses any other."""
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-Group = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+def _group(value: str) -> str:
+    try:
+        return check_group(value)
+    except RawError as error:
+        raise PydanticCustomError("group", "{text}", {"text": str(error)}) from error
+
+
+Group = Annotated[str, Field(min_length=1, max_length=MAX_GROUP), AfterValidator(_group)]
 
 
 class CoordinateSystem(IntEnum):
@@ -175,6 +188,8 @@ class DetectorVisit(_Sal):
             raise _problem("position", f"right ascension {self.position[0]} is outside -360 to 360 deg")
         if self.startTime <= 0:
             raise _problem("startTime", f"must be positive, not {self.startTime}")
+        if self.startTime + self.duration > END_OF_TIME:
+            raise _problem("startTime", f"{self.startTime} and {self.duration} s more never come")
         return self
 
     @property

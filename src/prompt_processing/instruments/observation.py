@@ -29,7 +29,7 @@ def observation_info(header: fits.Header, path: str | Path) -> ObservationInfo:
     HeaderError
         If a card that is needed is missing or makes no sense; the message names the card and the file.
     """
-    if "INSTRUME" not in header:
+    if _card(header, "INSTRUME", path) is None:
         raise HeaderError(f"{path}: card INSTRUME is missing")
     translator = next((found for found in TRANSLATORS if found.can_translate(header)), None)
     if translator is None:
@@ -71,12 +71,20 @@ def with_group(header: fits.Header, path: str | Path) -> fits.Header:
     sidecar = _sidecar(Path(path))
     told = _read_group(sidecar) if sidecar.exists() else None
     header = header.copy()
-    own = header.get("GROUPID")
+    own = _card(header, "GROUPID", path)
     if told is not None and isinstance(own, str) and own.strip() not in {"", told}:
         raise HeaderError(f"{path}: card GROUPID is {own!r}, but {sidecar.name} says {told!r}")
     if told is not None:
         header["GROUPID"] = told
     return header
+
+
+def _card(header: fits.Header, name: str, path: str | Path) -> Any:
+    """Return the value of a card, `None` if it is missing."""
+    try:
+        return header.get(name)
+    except fits.VerifyError as error:
+        raise HeaderError(f"{path}: card {name} cannot be read: {error}") from error
 
 
 def _sidecar(path: Path) -> Path:

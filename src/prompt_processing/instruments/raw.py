@@ -5,26 +5,23 @@ in which direction they run, ``DATASEC`` where they are in the amplifier's image
 detector is, and what is right of ``DATASEC`` is the serial overscan. See ``docs/reference/latiss.md``.
 """
 
-import math
 import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from astropy.io import fits
 from astropy.utils.exceptions import AstropyWarning
 from numpy.typing import NDArray
 
-from prompt_processing.domain.errors import HeaderError, RawError
+from prompt_processing.domain.errors import HeaderError, PromptError, RawError
 from prompt_processing.images.amplifier import Amplifier, detector_shape
+from prompt_processing.instruments.raw_structure import check_structure
 
-MAX_PIXELS: Final = 20_000_000
-"""Size above which an image is not read; an amplifier of LSSTCam has 1.2 million pixels."""
-MAX_AMPLIFIERS: Final = 64
-"""Number of images above which a file is not read."""
-
+LONGEST = 900
+"""Longest message about a damaged file [characters]."""
 _SECTION = re.compile(r"\[\s*(\d+)\s*:\s*(\d+)\s*,\s*(\d+)\s*:\s*(\d+)\s*\]", re.ASCII)
 
 
@@ -78,6 +75,15 @@ def read_raw(path: str | Path) -> RawExposure:
         If a geometry card of an amplifier is missing or makes no sense.
     """
     path = Path(path)
+    try:
+        return _read(path)
+    except PromptError:
+        raise
+    except Exception as error:  # astropy lets errors of every kind out of a damaged file
+        raise RawError(f"{path}: not a readable FITS file ({error!r})"[:LONGEST]) from error
+
+
+def _read(path: Path) -> RawExposure:
     with warnings.catch_warnings():
         # What astropy only warns of (truncation, garbage after the last HDU) is refused below, with a reason.
         warnings.simplefilter("ignore", AstropyWarning)
@@ -86,8 +92,6 @@ def read_raw(path: str | Path) -> RawExposure:
             header = hdus[0].header.copy()
             found = [hdu for hdu in hdus if hdu.is_image and "DETSEC" in hdu.header]
             sizes = {_section(f"{path}: HDU {hdu.name}", hdu.header, "DETSIZE") for hdu in found}
-            if len(found) > MAX_AMPLIFIERS:
-                raise RawError(f"{path}: {len(found)} amplifiers are more than any detector has")
             amplifiers = [_read_amplifier(path, hdu) for hdu in found]
     amplifiers.sort(key=lambda amplifier: amplifier.name)
     shape = _check_cover(path, amplifiers, sizes)
@@ -116,6 +120,11 @@ def _open(path: Path, *, lazy: bool = False) -> fits.HDUList:
     try:
         if path.stat().st_size == 0:
             raise RawError(f"{path}: the file is empty")
+        with path.open("rb") as stream:
+            if stream.read(6) != b"SIMPLE":  # astropy would also inflate what is packed
+                raise RawError(f"{path}: not a readable FITS file (it does not begin with SIMPLE)")
+        if not lazy:
+            check_structure(path)
         return fits.open(path, memmap=False, lazy_load_hdus=lazy)
     except FileNotFoundError as error:
         raise RawError(f"{path}: there is no such file") from error
@@ -165,9 +174,6 @@ def _read_amplifier(path: Path, hdu: Any) -> Amplifier:
 
 def _pixels(where: str, hdu: Any) -> NDArray[Any]:
     """Return the pixels of an image HDU in native byte order, shape ``(ny, nx)``."""
-    # What a header of a few kB promises may fill the memory when it is inflated.
-    if math.prod(hdu.shape) > MAX_PIXELS:
-        raise RawError(f"{where}: an image of {hdu.shape} pixels is larger than any amplifier")
     try:
         pixels = hdu.data
     except Exception as error:  # astropy lets errors of every kind out of a damaged tile

@@ -37,8 +37,8 @@ class ArrivalsService:
         self, incoming: ResourcePath, note: Callable[[str], None], exists: Callable[[str], bool]
     ) -> None:
         self._bucket = incoming.netloc
-        above: str = incoming.relativeToPathRoot.strip("/.")
-        self._prefix = f"{above}/" if above else ""
+        above: str = incoming.relativeToPathRoot.strip("/")
+        self._prefix = "" if above in {"", "."} else f"{above}/"
         self._note = note
         self._exists = exists
 

@@ -1,11 +1,11 @@
 """The border of a service: what a request must be before anything is done for it."""
 
+import io
 from collections.abc import Callable
 from typing import Final
 
 import structlog
 from flask import Request, Response
-from werkzeug.exceptions import RequestEntityTooLarge
 
 from prompt_processing.config import PushSettings
 from prompt_processing.domain.errors import ForbiddenError, RequestError, RetriableError, TooLargeError
@@ -48,6 +48,12 @@ class Border:
 
     def serve(self, request: Request) -> Response:
         """Answer a request: ``GET /live`` and ``GET /ready`` are probes, a ``POST`` is a push."""
+        try:
+            return self._answer(request)
+        finally:
+            _drop_body(request)
+
+    def _answer(self, request: Request) -> Response:
         if request.method == "GET":
             return self._probe(request.path)
         if request.method != "POST":
@@ -75,12 +81,25 @@ class Border:
 
     def _let_in(self, request: Request) -> Pushed:
         self._verifier.verify(request.headers.get("Authorization"))
-        request.max_content_length = self._settings.max_body_kb * 1000
-        try:
-            body = request.get_data()
-        except RequestEntityTooLarge as error:
-            raise TooLargeError(f"more than {self._settings.max_body_kb} kB") from error
-        pushed = parse(dict(request.headers), body)
+        pushed = parse(dict(request.headers), _read_body(request, self._settings.max_body_kb * 1000))
         if pushed.subscription not in self._settings.subscriptions:
             raise ForbiddenError(f"message of subscription {pushed.subscription!r}")
         return pushed
+
+
+def _read_body(request: Request, limit: int) -> bytes:
+    """Return the body, of which no more is read than may be there; also one that comes in chunks."""
+    length = request.content_length
+    body = b""
+    if length is None or length <= limit:
+        body = bytes(request.environ["wsgi.input"].read(limit + 1 if length is None else length))
+    if max(len(body), length or 0) > limit:
+        raise TooLargeError(f"more than {limit // 1000} kB")
+    return body
+
+
+def _drop_body(request: Request) -> None:
+    """Let nobody read what is left of a body: the framework would read all of it into memory."""
+    request.environ |= {"wsgi.input": io.BytesIO(), "CONTENT_LENGTH": "0"}
+    request.environ.pop("HTTP_TRANSFER_ENCODING", None)
+    request.__dict__.pop("stream", None)  # made anew from the environment

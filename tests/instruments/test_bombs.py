@@ -1,0 +1,256 @@
+"""Files made to hurt whoever reads them: each is refused in little time and memory."""
+
+import gzip
+import json
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from prompt_processing.domain.errors import HeaderError, PromptError, RawError
+from prompt_processing.instruments.observation import observation_info, with_group
+from prompt_processing.instruments.raw import read_raw, read_raw_header
+from support import latiss_files as files
+
+SECONDS = 5
+"""Processor time after which a reader is killed [s]; a real raw takes a tenth of one."""
+MEGABYTES = 500
+"""Most memory that reading may take [MB]; a raw of LSSTCam takes 80."""
+SIDE = 4400
+"""Side of an image that is just small enough for an amplifier [pixel]."""
+_READER = """
+import json, os, resource, sys, time
+from prompt_processing.domain.errors import RawError
+from prompt_processing.instruments.raw import read_raw
+seconds = int(sys.argv[1])
+for path in sys.argv[2:]:
+    if os.fork() == 0:
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+        resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        try:
+            read_raw(path)
+            said = "it was read"
+        except RawError as error:
+            said = f"RawError: {error}"
+        except BaseException as error:
+            said = repr(error)
+        used = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+        print(json.dumps([path, said, used]), flush=True)
+        os._exit(0)
+    status = os.wait()[1]
+    if status:
+        print(json.dumps([path, f"killed by signal {status}", 0.0]), flush=True)
+"""
+
+
+def block(*lines):
+    """Return a header of these lines as they are."""
+    text = b"".join(line.encode("latin1").ljust(80) for line in (*lines, "END"))
+    return text.ljust(-(-len(text) // 2880) * 2880)
+
+
+def header(**cards):
+    return block(*(f"{name:8}= {value!s:>20}" for name, value in cards.items() if value is not None))
+
+
+END = b"END".ljust(80)
+PRIMARY = header(SIMPLE="T", BITPIX=8, NAXIS=0, EXTEND="T")
+GEOMETRY = {"DETSEC": "'[1:2,1:2]'", "DATASEC": "'[1:2,1:2]'", "DETSIZE": "'[1:2,1:2]'"}
+
+
+def image(name="Segment00", **changes):
+    """Return the header of an amplifier with 4 x 4 pixels."""
+    cards = {
+        "XTENSION": "'IMAGE   '", "BITPIX": 32, "NAXIS": 2, "NAXIS1": 4, "NAXIS2": 4, "PCOUNT": 0,
+        "GCOUNT": 1, "EXTNAME": f"'{name}'", **GEOMETRY,
+    }  # fmt: skip
+    return header(**cards | changes)
+
+
+DATA = bytes(2880)
+
+
+def plain(**changes):
+    """Return a raw of one amplifier with some cards changed."""
+    return PRIMARY + image(**changes) + DATA
+
+
+def tiles(
+    payload=b"\0" * 16, kind="RICE_1", shape=(4, 4), column="COMPRESSED_DATA", name="Segment00", **changes
+):
+    """Return a tile-compressed amplifier of one tile."""
+    columns = {"TFIELDS": 1, "TTYPE1": f"'{column}'", "TFORM1": "'1PB'"}
+    if column != "COMPRESSED_DATA":
+        columns |= {"TFIELDS": 2, "TTYPE2": "'COMPRESSED_DATA'", "TFORM2": "'1PB'"}
+    width = 8 * columns["TFIELDS"]
+    cards = {
+        "XTENSION": "'BINTABLE'", "BITPIX": 8, "NAXIS": 2, "NAXIS1": width, "NAXIS2": 1,
+        "PCOUNT": len(payload), "GCOUNT": 1, **columns, "ZIMAGE": "T", "ZCMPTYPE": f"'{kind}'", "ZBITPIX": 32, "ZNAXIS": 2,
+        "ZNAXIS1": shape[0], "ZNAXIS2": shape[1], "ZTILE1": shape[0], "ZTILE2": shape[1],
+        "EXTNAME": f"'{name}'", **GEOMETRY,
+    }  # fmt: skip
+    row = np.array([len(payload), 0, 0, 0][: width // 4], ">i4").tobytes()
+    data = row + payload
+    return header(**cards | changes) + data + bytes(-len(data) % 2880)
+
+
+def much(megabytes):
+    """Return a gzip stream that inflates to so many zeros."""
+    return gzip.compress(bytes(1 << 20), 1) * megabytes
+
+
+def many_large_amplifiers():
+    squeezed = zlib.compressobj(1, zlib.DEFLATED, 31)
+    payload = squeezed.compress(bytes(4 * SIDE * SIDE)) + squeezed.flush()
+    return PRIMARY + b"".join(
+        tiles(payload, "GZIP_1", (SIDE, SIDE), name=f"Segment{number:02}") for number in range(12)
+    )
+
+
+BOMBS = {
+    # Sizes that a header promises.
+    "a gigapixel": lambda: plain(NAXIS1=10**5, NAXIS2=10**5),
+    "a gigapixel in a tile": lambda: PRIMARY + tiles(shape=(10**5, 10**5)),
+    "more than a number can say": lambda: plain(NAXIS1=10**30),
+    "more than a tile can say": lambda: PRIMARY + tiles(shape=(10**30, 4)),
+    "a thousand axes": lambda: plain(NAXIS=999),
+    "a billion axes": lambda: plain(NAXIS=10**9),
+    "a billion axes in a tile": lambda: PRIMARY + tiles(ZNAXIS=10**9),
+    "a billion axes at the start": lambda: header(SIMPLE="T", BITPIX=8, NAXIS=10**9),
+    "a billion columns": lambda: PRIMARY + tiles(TFIELDS=10**9),
+    "an axis that is missing": lambda: plain(NAXIS1=None),
+    "an axis that is negative": lambda: plain(NAXIS1=-1440, NAXIS2=2),
+    "an axis that is text": lambda: plain(NAXIS1="'4'"),
+    "a fraction of an axis": lambda: plain(NAXIS1=4.5),
+    "pixels of no kind": lambda: plain(BITPIX=7),
+    "a negative heap, so that each HDU follows itself": lambda: plain(PCOUNT=-16 - len(image()) // 4),
+    "a negative number of groups": lambda: plain(GCOUNT=-1000),
+    "a heap without end": lambda: plain(PCOUNT=10**15),
+    "tiles of no size": lambda: PRIMARY + tiles(ZTILE1=0, ZTILE2=0),
+    "tiles of negative size": lambda: PRIMARY + tiles(ZTILE1=-1, ZTILE2=-1),
+    "a tile that is larger than its image": lambda: PRIMARY + tiles(ZTILE1=10**6, ZTILE2=10**6),
+    "a tile that lies outside the file": lambda: PRIMARY + tiles(THEAP=10**12),
+    "a compression that nobody knows": lambda: PRIMARY + tiles(kind="NONSENSE"),
+    # What is small and becomes large.
+    "a tile that inflates": lambda: PRIMARY + tiles(much(1200), "GZIP_1"),
+    "a tile that inflates in another column": lambda: (
+        PRIMARY + tiles(much(1200), column="GZIP_COMPRESSED_DATA")
+    ),
+    "many amplifiers that are just small enough": many_large_amplifiers,
+    "a gzip file": lambda: gzip.compress(header(SIMPLE="T", BITPIX=8, NAXIS=1, NAXIS1=1 << 40)) + much(8000),
+    "a gzip file of gzip files": lambda: gzip.compress(much(8000), 1),
+    # Many of them.
+    "thousands of HDUs": lambda: PRIMARY + (image(NAXIS=0, NAXIS1=None, NAXIS2=None)) * 30_000,
+    "thousands of tables": lambda: PRIMARY + tiles(ZIMAGE="F") * 15_000,
+    "two sizes of which one is negative": lambda: (
+        PRIMARY + image().replace(b"END".ljust(160), b"PCOUNT  =                -5776".ljust(80) + END) + DATA
+    ),
+    "thousands of cards": lambda: PRIMARY[:240] + b"COMMENT no end".ljust(80) * 500_000,
+    # Cards that cannot be read.
+    "text without end": lambda: plain(DETSEC="'[1:2,1:2]"),
+    "a section that is no text": lambda: plain(DATASEC="1 x 2"),
+    "a name that is no text": lambda: plain(EXTNAME="gar bage"),
+    "bytes that are no text": lambda: PRIMARY + image().replace(b"DETSEC", b"DET\xff\xfeC") + DATA,
+    "nothing but noise": lambda: b"SIMPLE  =                    T" + bytes(range(256)) * 400,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def fates(tmp_path_factory):
+    """What becomes of whoever reads each file, and how much memory that takes [MB]."""
+    folder = tmp_path_factory.mktemp("bombs")
+    paths = {}
+    for number, (name, make) in enumerate(BOMBS.items()):
+        path = folder / f"bomb-{number}.fits.fz"
+        path.write_bytes(make())
+        paths[str(path)] = name
+    paths[str(files.write(folder / "good.fits.fz", compress=True))] = "good"
+    command = [sys.executable, "-W", "ignore", "-c", _READER, str(SECONDS), *paths]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=500)
+    found = (json.loads(line) for line in done.stdout.splitlines())
+    return {paths[path]: (said, used) for path, said, used in found}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_is_refused_in_little_time_and_memory(fates, name):
+    said, used = fates[name]
+    assert said.startswith("RawError: ")
+    assert "bomb-" in said
+    assert len(said) < 1000
+    assert used < MEGABYTES
+
+
+def test_a_good_file_is_read_as_the_bombs_are(fates):
+    said, used = fates["good"]
+    assert said == "it was read"
+    assert used < MEGABYTES
+
+
+def test_the_header_of_a_gzip_file_is_refused_too(tmp_path):
+    path = tmp_path / "a.fits.fz"
+    path.write_bytes(gzip.compress(PRIMARY))
+    with pytest.raises(RawError, match=r"a\.fits\.fz: not a readable FITS file"):
+        read_raw_header(path)
+
+
+def test_noise_in_a_good_file_never_does_more_than_refuse_it(tmp_path):
+    good = files.write(tmp_path / "good.fits", compress=True).read_bytes()
+    random = np.random.default_rng(1)
+    path = tmp_path / "noise.fits"
+    refused = 0
+    for _ in range(60):
+        content = np.frombuffer(good, np.uint8).copy()
+        # Most of the places are in headers, which are text.
+        places = random.integers(0, len(content), 40)
+        content[places] = random.integers(32, 127, 40)
+        path.write_bytes(content.tobytes())
+        try:
+            read_raw(path)
+        except RawError:
+            refused += 1
+    assert refused > 30
+
+
+# What is read beside the pixels.
+
+
+@pytest.mark.parametrize("name", ["INSTRUME", "GROUPID", "DATE-BEG", "RA", "OBSID"])
+def test_a_card_that_cannot_be_read_is_an_error_of_the_header(tmp_path, name):
+    known = files.primary_header()
+    lines = {card.keyword: card.image for card in known.cards}
+    lines[name] = f"{name:8}= 'no end".ljust(80)
+    text = "".join(lines.values())
+    damaged = fits.Header.fromstring(text)
+    with pytest.raises(HeaderError, match=r"a\.fits"):
+        observation_info(with_group(damaged, tmp_path / "a.fits"), tmp_path / "a.fits")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"GROUPID": "g", "rows": [' + b"0," * 40_000 + b"0]}",
+        b"{" * 60_000,
+        b"[" * 60_000,
+        b'{"GROUPID": ' + b"9" * 50_000 + b"}",
+        b'{"GROUPID": ["g"]}',
+        b'{"GROUPID": "\\ud800"}',
+        b"17",
+        b'"another group"',
+        b"\xff\xfe",
+    ],
+    ids=["large", "deep", "deep list", "large number", "list", "surrogate", "number", "text", "bytes"],
+)
+def test_a_sidecar_that_makes_no_sense_is_an_error_of_the_header(tmp_path, content):
+    path = tmp_path / "a.fits.fz"
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(HeaderError, match=r"a\.json"):
+        with_group(files.primary_header(), path)
+
+
+def test_a_bomb_is_an_error_that_ends_its_visit():
+    assert issubclass(RawError, PromptError)
+    assert not RawError.retriable

@@ -1,0 +1,58 @@
+"""Probes of a worker that pulls its messages."""
+
+import socket
+import threading
+from http.client import HTTPConnection
+
+import pytest
+
+from prompt_processing.serving.health import Health
+from support.servers import LOOPBACK, reserve_port
+
+
+@pytest.fixture
+def port(monkeypatch):
+    """A free port, where the probes are to be answered."""
+    with reserve_port() as held:
+        port = held.getsockname()[1]
+        monkeypatch.setenv("HOST", LOOPBACK)
+        monkeypatch.setenv("PORT", str(port))
+        yield port
+
+
+def ask(port, path, method="GET"):
+    connection = HTTPConnection(LOOPBACK, port, timeout=30)
+    connection.request(method, path)
+    status = connection.getresponse().status
+    connection.close()
+    return status
+
+
+def test_it_lives_from_the_start_and_is_ready_when_it_says_so(port):
+    with Health() as health:
+        assert [ask(port, path) for path in ("/live", "/ready")] == [200, 503]
+        health.ready()
+        assert [ask(port, path) for path in ("/live", "/ready")] == [200, 200]
+        assert [ask(port, path) for path in ("/", "/ready/", "/../live", "/live?x=1")] == [404] * 4
+        assert ask(port, "/ready", "POST") == 501
+
+
+def test_it_answers_while_others_keep_it_waiting(port):
+    with Health(), socket.create_connection((LOOPBACK, port)), socket.create_connection((LOOPBACK, port)):
+        assert ask(port, "/live") == 200
+
+
+def test_at_the_end_nobody_answers(port):
+    with Health():
+        waiting = socket.create_connection((LOOPBACK, port))
+    with pytest.raises(ConnectionRefusedError):
+        ask(port, "/live")
+    waiting.close()
+
+
+def test_without_a_port_there_is_no_server(monkeypatch):
+    monkeypatch.delenv("PORT", raising=False)
+    before = threading.active_count()
+    with Health() as health:
+        health.ready()
+        assert threading.active_count() == before
