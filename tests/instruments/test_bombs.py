@@ -89,7 +89,8 @@ def tiles(
     width = 8 * columns["TFIELDS"]
     cards = {
         "XTENSION": "'BINTABLE'", "BITPIX": 8, "NAXIS": 2, "NAXIS1": width, "NAXIS2": 1,
-        "PCOUNT": len(payload), "GCOUNT": 1, **columns, "ZIMAGE": "T", "ZCMPTYPE": f"'{kind}'", "ZBITPIX": 32, "ZNAXIS": 2,
+        "PCOUNT": len(payload), "GCOUNT": 1, **columns, "ZIMAGE": "T", "ZCMPTYPE": f"'{kind}'",
+        "ZBITPIX": 32, "ZNAXIS": 2,
         "ZNAXIS1": shape[0], "ZNAXIS2": shape[1], "ZTILE1": shape[0], "ZTILE2": shape[1],
         "EXTNAME": f"'{name}'", **GEOMETRY,
     }  # fmt: skip
