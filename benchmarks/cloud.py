@@ -211,35 +211,34 @@ def engines(cloud: Cloud, build: Any, number: int, **settings: Any) -> Iterator[
 
 def burst(folder: Path, options: argparse.Namespace) -> None:
     """Measure from the messages of one visit of LSSTCam to the start of its workers."""
-    detectors = load.LSSTCAM.detectors
-    with Cloud(folder / "repo") as cloud:
-        cloud.use()
-        ledger = Ledger(cloud)
-        for way, workers in (("pulled", pulling), ("pushed", pushed)):
-            rounds: dict[str, list[list[float]]] = {"in hand": [], "claimed": [], "started": []}
-            with workers(cloud, ledger.url, len(detectors)):
+    for way, workers in (("pulled", pulling), ("pushed", pushed)):
+        # Servers of its own: messages that come to pulls that were given up are hidden for a while.
+        with Cloud(folder / way) as cloud:
+            cloud.use()
+            ledger, rounds = Ledger(cloud), []
+            with workers(cloud, ledger.url, load.N_DETECTORS):
                 for number in range(options.rounds + 1):
                     time.sleep(SETTLE)
-                    visits = [
-                        load.announced_now(
-                            f"{way}-{number}", close_in=30.0, detector=detector, instrument="LSSTCam"
-                        )
-                        for detector in detectors
-                    ]
-                    begin = ledger.publish(*visits)
-                    time.sleep(SETTLE)
-                    records = ledger.finished(*visits, every=0.5)
-                    for what, moments in moments_of(records).items():
-                        rounds[what].append([moment - begin for moment in moments])
-            for what, times in rounds.items():
-                found = np.array(times[1:])  # the first one warms up
-                for order, values in (
-                    ("first", found.min(axis=1)),
-                    ("median", np.median(found, axis=1)),
-                    ("last", found.max(axis=1)),
-                ):
-                    goal = 2.0 if (what, order) == ("started", "last") else None
-                    report(f"burst: {len(detectors)} messages {way}, {order} {what}", values, goal, "all")
+                    rounds.append(one_burst(ledger, f"{way}-{number}"))
+        for what in rounds[0]:
+            times = np.array([found[what] for found in rounds[1:]])  # the first one warms up
+            name = f"burst: {load.N_DETECTORS} messages {way}"
+            report(f"{name}, first {what}", times.min(axis=1))
+            report(f"{name}, median {what}", np.median(times, axis=1))
+            goal = 2.0 if what == "started" else None
+            report(f"{name}, last {what}", times.max(axis=1), goal, "each")
+
+
+def one_burst(ledger: Ledger, group: str) -> dict[str, list[float]]:
+    """Announce one visit on all detectors, and return after what times that had which effect."""
+    visits = [
+        load.announced_now(group, close_in=30.0, detector=detector, instrument="LSSTCam")
+        for detector in load.LSSTCAM.detectors
+    ]
+    begin = ledger.publish(*visits)
+    time.sleep(load.HOLD)  # nobody asks the ledger meanwhile
+    moments = moments_of(ledger.finished(*visits, every=0.5))
+    return {what: [moment - begin for moment in found] for what, found in moments.items()}
 
 
 def moments_of(records: Sequence[DetectorVisitRecord]) -> dict[str, list[float]]:
@@ -300,7 +299,7 @@ def helpers(target: Callable[..., None], number: int, *arguments: Any) -> Iterat
     try:
         yield [connection.recv() for _, connection in running]
     finally:
-        for process, connection in running:
+        for _, connection in running:
             with suppress(OSError):
                 connection.send(None)
         for process, _ in running:
@@ -362,12 +361,12 @@ def butler(folder: Path, options: argparse.Namespace) -> None:
     with Cloud(folder / "repo") as cloud:
         raws = prepare_central(cloud, folder, sum(counts) * WARM_UP + len(counts) * options.visits + 100)
         cloud.use()
-        factory = Factory(cloud.repo, WallClock())
+        noting = Factory(cloud.repo, WallClock())
         for key in raws:
-            factory.note_arrival(key)
+            noting.note_arrival(key)
         indices = iter(range(1, len(raws)))
         for number in counts:
-            with factory.supervisor(f"{number} engines", number, quiet):
+            with Factory(cloud.repo, WallClock()).supervisor(f"{number} engines", number, quiet):
                 work(cloud, indices, number * WARM_UP)
                 records = work(cloud, indices, options.visits)
             begin = min(record.attempts[0].started_at for record in records)

@@ -56,6 +56,8 @@ CLOSE_AFTER = 0.5
 """From the message of a visit to the close of its shutter, under a steady load [s] ..."""
 IMAGE_AFTER = 1.5
 """... and to its image [s]: a night has a minute, in which a worker only waits."""
+HOLD = 5.0
+"""How long a worker of a burst is busy [s]."""
 _DUMP_EVERY = 10
 """Visits between two writings of a profile."""
 
@@ -143,13 +145,16 @@ def _waiter(factory: Factory, hints: HintSource, clock: Clock) -> ImageWaiter:
 
 
 class Instant:
-    """Plays an engine: is done at once, and tells when its message came and when it began."""
+    """Plays an engine: only waits, and tells when its message came and when it began."""
 
     def __init__(self) -> None:
         self.received = 0.0
 
     def run(self, visit: DetectorVisit, claim: Claim, watch: Stopwatch) -> Outcome:
-        return Outcome.processed(f"received {self.received}", f"started {time.time()}")
+        begun = time.time()
+        # As for its image: nobody ends while others still begin.
+        time.sleep(HOLD)
+        return Outcome.processed(f"received {self.received}", f"started {begun}")
 
     def wait_until_ready(self) -> None:
         pass
@@ -255,7 +260,7 @@ class NoRows(MemoryApdb):
 
 @dataclass(frozen=True)
 class Bucket:
-    """A landing store as `TestPixels` wants it: it looks whether a raw is there. It is read as an ingest does."""
+    """A landing store as `TestPixels` wants it: it tells whether a raw is there, reading it as ingest does."""
 
     place: ResourcePath
 
@@ -289,7 +294,7 @@ def steady_runner(repo: Path, hints: HintSource, clock: Clock) -> Process:
 
 
 def feed(connection: Connection, repo: Path, begin: float, rate: float, number: int) -> None:
-    """Announce LSSTCam's detector-visits one after the other, and put and note their images when they are due.
+    """Announce LSSTCam's detector-visits one after the other, and note their images when they are due.
 
     Tells at the end by how much it was ever late, and what could not be done.
     """
