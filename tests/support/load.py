@@ -260,7 +260,7 @@ class NoRows(MemoryApdb):
 
 @dataclass(frozen=True)
 class Bucket:
-    """A landing store as `TestPixels` wants it: it tells whether a raw is there, reading it as ingest does."""
+    """A landing store as `TestPixels` wants it: tells whether a raw is there, and reads it as ingest does."""
 
     place: ResourcePath
 
