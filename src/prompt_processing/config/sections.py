@@ -130,7 +130,9 @@ class WorkerSettings(Section):
     )
     tick_late_s: Seconds = Field(default=2.0, description="Time between two looks after that [s]")
     listing_interval_s: Seconds = Field(
-        default=10.0, description="Time between a waiting worker's own listings of new raws [s]"
+        default=10.0,
+        description="Time between a waiting worker's own listings of new raws, and from the shutter's "
+        "close to the first of them [s]",
     )
     max_rotation_deg: Annotated[float, Field(gt=0, le=180)] = Field(
         default=1.0, description="Largest difference of the rotations in event and raw [deg]"

@@ -95,7 +95,9 @@ class ImageWaiter:
         """
         close = self._monotonic() + seconds_between(self._clock.now(), visit.predicted_shutter_close)
         deadline = close + self._settings.image_timeout_s
-        next_listing = next_question = self._monotonic()
+        next_question = self._monotonic()
+        # Where somebody notes arrivals nobody has to list: it costs the more the more raws a night has.
+        next_listing = max(next_question, close + self._settings.listing_interval_s)
         while True:
             pointers = self._expected(visit)
             now = self._monotonic()
