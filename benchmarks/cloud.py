@@ -15,8 +15,8 @@ cold     from the start of a worker until it is ready
 import argparse
 import functools
 import itertools
+import json
 import multiprocessing
-import pstats
 import subprocess
 import sys
 import tempfile
@@ -64,6 +64,10 @@ WAITING = -2.0
 """When the shutter closes of a visit whose image is about to come [s]: it was read out meanwhile."""
 SETTLE = 2.0
 """After this time without work connections are closed [s]."""
+PROFILED = 60
+"""Visits during which it is looked where the time goes ..."""
+TOP = 25
+"""... and how many functions are shown."""
 PATIENCE = 120.0
 """Longest wait for anything [s]."""
 VISITS_IN_REPOSITORY = 10_000
@@ -99,6 +103,10 @@ class Ledger:
         wait_for(lambda: len(find()) == len(keys), every)
         return find()
 
+    def n_finished(self) -> int:
+        """Return how many visits are finished."""
+        return sum(count for outcome, count in self._ledger.counts().items() if outcome != "queued")
+
     def all(self) -> list[DetectorVisitRecord]:
         return self._ledger.detector_visits()
 
@@ -114,12 +122,12 @@ def report(name: str, seconds: Sequence[float], goal: float | None = None, what:
     )
 
 
-def wait_for(condition: Callable[[], bool], every: float = 0.02) -> None:
-    """Wait until something is so."""
-    deadline = time.monotonic() + PATIENCE
+def wait_for(condition: Callable[[], bool], every: float = 0.02, patience: float = PATIENCE) -> None:
+    """Wait until something is so, looking at it now and then [s]."""
+    deadline = time.monotonic() + patience
     while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"not so after {PATIENCE:.0f} s")
+            raise TimeoutError(f"not so after {patience:.0f} s")
         time.sleep(every)
 
 
@@ -330,9 +338,14 @@ def steady(folder: Path, options: argparse.Namespace) -> None:
             )
             feeder.start()
             watch = load.Watch(cloud, begin, options.rate, number, handled)
-            while len(handled) < number and time.time() < begin + number / options.rate + PATIENCE:
-                time.sleep(max(min(options.every, begin + number / options.rate - time.time()), 1.0))
+            end = begin + number / options.rate
+            time.sleep(max(begin - time.time(), 0.0))
+            while time.time() + options.every <= end + 1.0:
+                time.sleep(options.every)
                 watch.look()
+            with suppress(TimeoutError):  # what is missing then is counted below
+                wait_for(lambda: len(handled) == number, 0.5, PATIENCE + end - time.time())
+            print(f"steady: all done {time.time() - end:.1f} s after the last message was due")
             late, problems = ours.recv()
             feeder.join()
         watch.report()
@@ -359,7 +372,9 @@ def butler(folder: Path, options: argparse.Namespace) -> None:
     """Measure how many detector-visits engines get through, and where the time of one goes."""
     counts = (1, 2, 3)
     with Cloud(folder / "repo") as cloud:
-        raws = prepare_central(cloud, folder, sum(counts) * WARM_UP + len(counts) * options.visits + 100)
+        raws = prepare_central(
+            cloud, folder, sum(counts) * WARM_UP + len(counts) * options.visits + 2 * PROFILED
+        )
         cloud.use()
         noting = Factory(cloud.repo, WallClock())
         for key in raws:
@@ -376,12 +391,16 @@ def butler(folder: Path, options: argparse.Namespace) -> None:
                 for stage in records[0].times.seconds:
                     times = [record.times.seconds.get(stage, 0.0) for record in records]
                     report(f"butler: 1 engine, stage {stage}", times)
-        build = functools.partial(load.profiled_runner, cloud.repo, folder / "profile", WARM_UP)
-        with engines(cloud, build, 1):
-            work(cloud, indices, WARM_UP + 61)
-        for order in ("tottime", "cumulative"):
-            print(f"butler: profile of an engine, 60 visits, by {order}")
-            pstats.Stats(str(folder / "profile")).strip_dirs().sort_stats(order).print_stats(15)
+        file = folder / "samples"
+        with engines(cloud, functools.partial(load.sampled_runner, cloud.repo, file, WARM_UP), 1):
+            work(cloud, indices, WARM_UP + PROFILED + 1)
+    found = json.loads(file.read_text())
+    total = sum(found["own"].values())
+    for kind in ("own", "within"):
+        print(f"butler: an engine during {found['visits']} visits, {kind} time: part, function")
+        places = [one for one in Counter(found[kind]).most_common() if "contextlib" not in one[0]]
+        for place, count in places[:TOP]:
+            print(f"    {count / total:6.1%} {place}")
 
 
 def quiet() -> None:
@@ -412,15 +431,12 @@ def prepare_central(cloud: Cloud, folder: Path, number: int) -> list[str]:
 def work(cloud: Cloud, indices: Iterator[int], number: int) -> list[DetectorVisitRecord]:
     """Announce visits whose images are there, and return what is known of them when they are finished."""
     ledger = Ledger(cloud)
+    before = ledger.n_finished()
     visits = [message(index) for index in itertools.islice(indices, number)]
     ledger.publish(*visits)
     keys = {visit.key for visit in visits}
-
-    def find() -> list[DetectorVisitRecord]:
-        return [record for record in ledger.all() if record.visit.key in keys and record.outcome]
-
-    wait_for(lambda: len(find()) == number, every=1.0)
-    found = find()
+    wait_for(lambda: ledger.n_finished() == before + number, every=0.5)
+    found = [record for record in ledger.all() if record.visit.key in keys]
     failed = [record.outcome for record in found if str(record.outcome) != "processed (late)"]
     assert not failed, failed[0]
     return found

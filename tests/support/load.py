@@ -1,11 +1,12 @@
 """Load on the cloud deployment: visits that are announced now, and workers that do next to nothing."""
 
-import cProfile
 import json
 import os
 import queue
+import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -58,8 +59,10 @@ IMAGE_AFTER = 1.5
 """... and to its image [s]: a night has a minute, in which a worker only waits."""
 HOLD = 5.0
 """How long a worker of a burst is busy [s]."""
-_DUMP_EVERY = 10
-"""Visits between two writings of a profile."""
+SAMPLE = 0.003
+"""Time between two looks at an engine [s]."""
+_WRITE_EVERY = 10
+"""Visits between two writings of what they found."""
 
 
 def announced_now(
@@ -305,11 +308,11 @@ def feed(connection: Connection, repo: Path, begin: float, rate: float, number: 
 
     def image(visit: DetectorVisit, sequence: int, due: float) -> None:
         time.sleep(max(due - time.time(), 0.0))
+        late.append(time.time() - due)
         key = raw_key(visit, sequence)
         put_image(factory.incoming, visit, key)
         factory.note_arrival(key)
         factory.arrivals.forget(key)
-        late.append(time.time() - due)
 
     # Each image has a thread that waits for its time.
     with ThreadPoolExecutor(int(rate * (IMAGE_AFTER + 2.0)) + 4) as pool:
@@ -360,8 +363,6 @@ class Watch:
     def look(self) -> None:
         """Print one line."""
         now, done = time.time(), len(self._handled)
-        if now <= self._begin:
-            return
         announced = self._names[: int((now - self._begin) * self._rate)]
         waiting = (index for index, name in enumerate(announced) if name not in self._handled)
         oldest = next(waiting, None)
@@ -420,25 +421,57 @@ def _memory(process: psutil.Process) -> float:
 # Where the time of an engine goes.
 
 
-class Profiled:
-    """A runner in an engine whose main thread is profiled, between visits too; written down now and then."""
+class Sampled:
+    """A runner in an engine whose main thread is looked at all the time, between visits too.
+
+    The deterministic profiler of the standard library mixes threads since Python 3.12.
+
+    Parameters
+    ----------
+    runner
+        What does the work.
+    file
+        Where it is written in how many looks each function was at work, and in how many it or what it calls.
+    warm
+        After how many visits it begins.
+    """
 
     def __init__(self, runner: Runner, file: Path, warm: int) -> None:
         self._runner, self._file, self._warm = runner, file, warm
-        self._profile = cProfile.Profile()
-        self._visits = 0
+        self._visits = -warm
+        self._own: Counter[str] = Counter()
+        self._within: Counter[str] = Counter()
 
     def run(self, visit: DetectorVisit, claim: Claim, watch: Stopwatch) -> Outcome:
-        self._profile.disable()
+        if self._visits == 0:
+            sampler = threading.Thread(target=self._sample, args=(threading.get_ident(),), daemon=True)
+            sampler.start()
+        if self._visits > 0 and self._visits % _WRITE_EVERY == 0:
+            found = {"visits": self._visits, "own": self._own.copy(), "within": self._within.copy()}
+            self._file.write_text(json.dumps(found))
         self._visits += 1
-        if self._visits > self._warm and (self._visits - self._warm) % _DUMP_EVERY == 0:
-            self._profile.dump_stats(self._file)
-        if self._visits > self._warm:
-            self._profile.enable()
         return self._runner.run(visit, claim, watch)
 
+    def _sample(self, thread: int) -> None:
+        # Otherwise the main thread is found only where it lets others run: at sockets and files.
+        sys.setswitchinterval(SAMPLE / 30)
+        while True:
+            time.sleep(SAMPLE)
+            frame: Any = sys._current_frames()[thread]
+            self._own[_place(frame)] += 1
+            stack = set()
+            while frame is not None and frame.f_code is not Sampled.run.__code__:
+                stack.add(_place(frame))
+                frame = frame.f_back
+            self._within.update(stack)
 
-def profiled_runner(repo: Path, file: Path, warm: int, hints: HintSource, clock: Clock) -> Profiled:
-    """Build the real process of a repository, profiled after some visits, inside an engine."""
+
+def _place(frame: Any) -> str:
+    file = Path(frame.f_code.co_filename)
+    return f"{file.parent.name}/{file.name} {frame.f_code.co_qualname}"
+
+
+def sampled_runner(repo: Path, file: Path, warm: int, hints: HintSource, clock: Clock) -> Sampled:
+    """Build the real process of a repository inside an engine, and look where its time goes."""
     configure(["ERROR"])
-    return Profiled(Factory(repo, clock).process(hints), file, warm)
+    return Sampled(Factory(repo, clock).process(hints), file, warm)

@@ -123,8 +123,7 @@ def _open(path: Path, *, lazy: bool = False) -> fits.HDUList:
         with path.open("rb") as stream:
             if stream.read(6) != b"SIMPLE":  # astropy would also inflate what is packed
                 raise RawError(f"{path}: not a readable FITS file (it does not begin with SIMPLE)")
-        if not lazy:
-            check_structure(path)
+        check_structure(path, first_only=lazy)
         return fits.open(path, memmap=False, lazy_load_hdus=lazy)
     except FileNotFoundError as error:
         raise RawError(f"{path}: there is no such file") from error

@@ -21,12 +21,20 @@ _BLOCK: Final = 2880
 _CARD: Final = 80
 _NUMBER: Final = re.compile(rb"([A-Z0-9]+) *= *(\S[^/]*)")
 _SIZES: Final = re.compile(rb"Z?NAXIS[0-9]*|BITPIX|PCOUNT|GCOUNT|TFIELDS|ZTILE[0-9]+|THEAP")
+_ALLOWED: Final = {"BITPIX": (8, 16, 32, 64, -32, -64), "GCOUNT": (1,)}
 # Tiles of these say by themselves how large they are only when they are inflated.
 _INFLATES: Final = (b"GZIP", b"UNCOMPRESSED")
 
 
-def check_structure(path: Path) -> None:
+def check_structure(path: Path, *, first_only: bool = False) -> None:
     """Refuse a file that would be large, or endless, when it is read.
+
+    Parameters
+    ----------
+    path
+        Local file.
+    first_only
+        Whether only the first HDU is to be read.
 
     Raises
     ------
@@ -47,6 +55,8 @@ def check_structure(path: Path) -> None:
                 raise RawError(f"{where}: the images are larger than those of any detector ({pixels} pixels)")
             start += length + _data_size(sizes, where)
             number += 1
+            if first_only:
+                return
 
 
 def _read_header(stream: BinaryIO, where: str) -> tuple[dict[str, int], int]:
@@ -60,19 +70,22 @@ def _read_header(stream: BinaryIO, where: str) -> tuple[dict[str, int], int]:
             raise RawError(f"{where}: not a readable FITS file: truncated or damaged within a header")
         for offset in range(0, _BLOCK, _CARD):
             card = block[offset : offset + _CARD]
-            if card.rstrip() == b"END":
+            if card[:4].rstrip().upper() == b"END":
+                if card[3:].strip():
+                    raise RawError(f"{where}: a card END that is none")
                 return sizes, length
             _take_in(card, sizes, where)
     raise RawError(f"{where}: a header without an end")
 
 
 def _take_in(card: bytes, sizes: dict[str, int], where: str) -> None:
-    found = _NUMBER.match(card)
+    # Names in small letters, and long ones, are the same names to the reader.
+    found = _NUMBER.match(card.upper().removeprefix(b"HIERARCH ").lstrip())
     if found is None:
         return
     name, value = found[1], found[2].strip()
-    if name == b"ZCMPTYPE" or (name.startswith(b"TTYPE") and b"COMPRESSED" in value):
-        if any(kind in value for kind in _INFLATES):
+    if name == b"ZCMPTYPE" or name.startswith(b"TTYPE"):
+        if b"&" in value or any(kind in value for kind in _INFLATES):
             raise RawError(f"{where}: {value.decode(errors='replace')}: tiles of unknown size are not read")
         return
     if _SIZES.fullmatch(name) is None:
@@ -85,6 +98,8 @@ def _take_in(card: bytes, sizes: dict[str, int], where: str) -> None:
     # The number of bits is negative for floating-point pixels.
     if (number < 0 and key != "BITPIX") or abs(number) >= 1 << 40 or key in sizes:
         raise RawError(f"{where}: {key} is {value[:20].decode(errors='replace')}, or is there twice")
+    if number not in _ALLOWED.get(key, (number,)):
+        raise RawError(f"{where}: {key} is {number}")
     sizes[key] = number
 
 
