@@ -303,6 +303,7 @@ def helpers(target: Callable[..., None], number: int, *arguments: Any) -> Iterat
             target=target, args=(theirs, f"helper {index}", share, *arguments), daemon=True
         )
         process.start()
+        theirs.close()  # if it ends too early, that is seen at our end
         running.append((process, ours))
     try:
         yield [connection.recv() for _, connection in running]
@@ -337,6 +338,7 @@ def steady(folder: Path, options: argparse.Namespace) -> None:
                 target=load.feed, args=(theirs, cloud.repo, begin, options.rate, number), daemon=True
             )
             feeder.start()
+            theirs.close()
             watch = load.Watch(cloud, begin, options.rate, number, handled)
             end = begin + number / options.rate
             time.sleep(max(begin - time.time(), 0.0))
@@ -358,7 +360,7 @@ def account(records: Sequence[DetectorVisitRecord], number: int) -> None:
     once = sum(sum(attempt.outcome is not None for attempt in record.attempts) == 1 for record in records)
     again = sum(len(record.attempts) > 1 for record in records)
     ends = Counter(str(record.outcome) for record in records)
-    print(f"steady: {number} visits announced, {once} with exactly one outcome, {number - once} without")
+    print(f"steady: {number} visits announced, {once} with exactly one outcome, {number - once} others")
     print(f"steady: outcomes {dict(ends)}, {again} visits with more than one attempt")
     announced = [utc_seconds(record.visit.published) for record in records]
     starts = [record.attempts[0].started_at for record in records]

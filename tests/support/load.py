@@ -380,12 +380,15 @@ class Watch:
 
     def report(self) -> None:
         """Compare the first third of the lines with the last one."""
+        if not self._rows:
+            return
         third = max(len(self._rows) // 3, 1)
         for name in self._rows[0]:
             first, last = (
                 np.median([row[name] for row in rows]) for rows in (self._rows[:third], self._rows[-third:])
             )
-            print(f"steady: {name:<24} first third {first:8.1f}   last third {last:8.1f}")
+            change = f"   {last / first - 1.0:+.0%}" if first else ""
+            print(f"steady: {name:<24} first third {first:8.1f}   last third {last:8.1f}{change}")
 
     def _connections(self) -> int:
         query = sa.text("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'")
