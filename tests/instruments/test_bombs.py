@@ -208,6 +208,9 @@ BOMBS = {
         PRIMARY + image(BITPIX=15, NAXIS1=2880, NAXIS2=8) + DATA * 8 + image(**WIDE), start=6
     ),
     "groups of images": lambda: hidden_in_data(header(**GROUPS) + image(**WIDE), start=1),
+    "one group of images": lambda: hidden_in_data(
+        header(**GROUPS | {"GCOUNT": 1, "NAXIS2": 5760}) + image(**WIDE), start=1
+    ),
     "an end that is none": lambda: hidden_in_data(
         PRIMARY + with_card(image(**WIDE, GCOUNT=None), "END ;", "GCOUNT  = 1"), start=0
     ),

@@ -88,6 +88,8 @@ def _take_in(card: bytes, sizes: dict[str, int], where: str) -> None:
         if b"&" in value or any(kind in value for kind in _INFLATES):
             raise RawError(f"{where}: {value.decode(errors='replace')}: tiles of unknown size are not read")
         return
+    if name == b"GROUPS" and value != b"F":
+        raise RawError(f"{where}: groups of images, whose sizes mean something else, are not read")
     if _SIZES.fullmatch(name) is None:
         return
     try:
