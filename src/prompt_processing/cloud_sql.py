@@ -8,14 +8,12 @@ SQLAlchemy finds this plugin by its entry point, so it also works for the engine
 """
 
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import URL, Engine, event
 from sqlalchemy.engine import CreateEnginePlugin
 
 from prompt_processing.domain.errors import ConfigError
-
-PLUGIN: Final = "cloud_sql"
 
 
 class CloudSqlPlugin(CreateEnginePlugin):

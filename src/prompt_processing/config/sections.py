@@ -249,8 +249,8 @@ class PubSubSettings(Section):
     )
     hints: Annotated[str, Field(pattern=_resource("subscriptions"))] = Field(
         default="",
-        description="Subscription to the arrival of images that only this worker has: saves half a second; "
-        "none if empty",
+        description="Subscription to the arrival of images that only this worker has: it looks at once when "
+        "one has come; none if empty",
     )
     lease_s: Annotated[int, Field(ge=10, le=30)] = Field(
         default=20,

@@ -87,8 +87,9 @@ def _read(path: Path) -> RawExposure:
     with warnings.catch_warnings():
         # What astropy only warns of (truncation, garbage after the last HDU) is refused below, with a reason.
         warnings.simplefilter("ignore", AstropyWarning)
+        places = _structure(path)
         with _open(path) as hdus:
-            _check_complete(path, hdus)
+            _check_places(path, hdus, places)
             header = hdus[0].header.copy()
             found = [hdu for hdu in hdus if hdu.is_image and "DETSEC" in hdu.header]
             sizes = {_section(f"{path}: HDU {hdu.name}", hdu.header, "DETSIZE") for hdu in found}
@@ -110,40 +111,49 @@ def read_raw_header(path: str | Path) -> fits.Header:
     path = Path(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", AstropyWarning)
-        with _open(path, lazy=True) as hdus:
+        _structure(path, only_first=True)
+        with _open(path) as hdus:
             header: fits.Header = hdus[0].header.copy()
     return header
 
 
-def _open(path: Path, *, lazy: bool = False) -> fits.HDUList:
-    """Open a FITS file, or say what it is instead."""
+def _structure(path: Path, *, only_first: bool = False) -> list[tuple[int, int]]:
+    """Return where the HDUs of a file are, or say what it is instead."""
     try:
         if path.stat().st_size == 0:
             raise RawError(f"{path}: the file is empty")
         with path.open("rb") as stream:
             if stream.read(6) != b"SIMPLE":  # astropy would also inflate what is packed
                 raise RawError(f"{path}: not a readable FITS file (it does not begin with SIMPLE)")
-        check_structure(path, first_only=lazy)
-        return fits.open(path, memmap=False, lazy_load_hdus=lazy)
+        return check_structure(path, only_first=only_first)
     except FileNotFoundError as error:
         raise RawError(f"{path}: there is no such file") from error
+    except OSError as error:
+        raise RawError(f"{path}: cannot be read ({error})") from error
+
+
+def _open(path: Path) -> fits.HDUList:
+    try:
+        return fits.open(path, memmap=False, lazy_load_hdus=True)
     except (OSError, ValueError, TypeError, IndexError, fits.VerifyError) as error:
         raise RawError(f"{path}: not a readable FITS file ({error})") from error
 
 
-def _check_complete(path: Path, hdus: fits.HDUList) -> None:
-    """Refuse a file that ends before or after its last HDU does."""
+def _check_places(path: Path, hdus: fits.HDUList, places: list[tuple[int, int]]) -> None:
+    """Refuse a file whose HDUs are not where `check_structure` has found them.
+
+    They are read one after the other, so nobody follows a header that was not looked at.
+    """
     size = path.stat().st_size
-    end = 0
-    for index, hdu in enumerate(hdus):
-        place = hdu.fileinfo()
-        end = place["datLoc"] + place["datSpan"]
+    for index, (start, end) in enumerate(places):
         if end > size:
-            raise RawError(
-                f"{path}: truncated in HDU {index} ({hdu.name or 'unnamed'}): {size} bytes, {end} are needed"
-            )
-    if end < size:
-        raise RawError(f"{path}: truncated or damaged after HDU {len(hdus) - 1}: no HDU begins at byte {end}")
+            raise RawError(f"{path}: truncated in HDU {index}: {size} bytes, {end} are needed")
+        try:
+            found = hdus[index].fileinfo()
+        except IndexError as error:
+            raise RawError(f"{path}: damaged: HDU {index} cannot be read") from error
+        if (found["hdrLoc"], found["datLoc"] + found["datSpan"]) != (start, end):
+            raise RawError(f"{path}: damaged: HDU {index} is not where it seems")
 
 
 def _read_amplifier(path: Path, hdu: Any) -> Amplifier:

@@ -2,6 +2,9 @@
 
 A file of a few kB can promise gigabytes, or billions of axes, which the reader of FITS would try to have.
 This reads the cards that say how large things are, and nothing else. FITS 4.0, sections 4.4 and 10.
+
+What two readers could understand in two ways is refused: sizes in small letters, in long names, on several
+cards or twice, and ends of a header that are none.
 """
 
 import re
@@ -19,22 +22,33 @@ MAX_COLUMNS: Final = 6
 """Most columns of a tile-compressed image."""
 _BLOCK: Final = 2880
 _CARD: Final = 80
-_NUMBER: Final = re.compile(rb"([A-Z0-9]+) *= *(\S[^/]*)")
-_SIZES: Final = re.compile(rb"Z?NAXIS[0-9]*|BITPIX|PCOUNT|GCOUNT|TFIELDS|ZTILE[0-9]+|THEAP")
-_ALLOWED: Final = {"BITPIX": (8, 16, 32, 64, -32, -64), "GCOUNT": (1,)}
-# Tiles of these say by themselves how large they are only when they are inflated.
-_INFLATES: Final = (b"GZIP", b"UNCOMPRESSED")
+_END: Final = b"END".ljust(_CARD)
+_NAME: Final = re.compile(rb"[A-Z0-9_-]* *")
+_NUMBER: Final = re.compile(rb"[+-]?[0-9]{1,18}")
+_SIZES: Final = re.compile(rb"Z?NAXIS[0-9]*|Z?BITPIX|Z?PCOUNT|Z?GCOUNT|TFIELDS|ZTILE[0-9]+|THEAP")
+_KINDS: Final = re.compile(rb"SIMPLE|XTENSION|GROUPS|ZIMAGE|ZCMPTYPE|TTYPE[0-9]+")
+_BITS: Final = frozenset({8, 16, 32, 64, -32, -64})
+_FIRST: Final = frozenset({("SIMPLE", "T")})
+_OTHERS: Final = frozenset({("XTENSION", kind) for kind in ("'IMAGE'", "'BINTABLE'", "'TABLE'")})
+_COMPRESSION: Final = "'RICE_1'"
+"""The only kind of tiles that cannot become larger than their image: those of others say it by themselves."""
+_COLUMNS: Final = frozenset({"'COMPRESSED_DATA'", "'ZSCALE'", "'ZZERO'", "'ZBLANK'"})
 
 
-def check_structure(path: Path, *, first_only: bool = False) -> None:
+def check_structure(path: Path, *, only_first: bool = False) -> list[tuple[int, int]]:
     """Refuse a file that would be large, or endless, when it is read.
 
     Parameters
     ----------
     path
-        Local file.
-    first_only
-        Whether only the first HDU is to be read.
+        The file.
+    only_first
+        Whether only the first header is read.
+
+    Returns
+    -------
+    places
+        Where each HDU begins, and where its data end [bytes].
 
     Raises
     ------
@@ -42,95 +56,129 @@ def check_structure(path: Path, *, first_only: bool = False) -> None:
         If it is not made as a raw is; the message names the file, the HDU and the reason.
     """
     size = path.stat().st_size
-    pixels = start = number = 0
+    pixels = start = 0
+    places: list[tuple[int, int]] = []
     with path.open("rb") as stream:
         while start < size:
-            where = f"{path}: HDU {number}"
-            if number == MAX_HDUS:
+            where = f"{path}: HDU {len(places)}"
+            if len(places) == MAX_HDUS:
                 raise RawError(f"{path}: more than {MAX_HDUS} HDUs")
             stream.seek(start)
-            sizes, length = _read_header(stream, where)
-            pixels += _pixels(sizes, where)
+            header = _read_header(stream, where, first=not places)
+            pixels += header.pixels()
             if pixels > MAX_PIXELS:
                 raise RawError(f"{where}: the images are larger than those of any detector ({pixels} pixels)")
-            start += length + _data_size(sizes, where)
-            number += 1
-            if first_only:
-                return
+            end = start + header.length + header.data_size()
+            places.append((start, end))
+            start = end
+            if only_first:
+                break
+    return places
 
 
-def _read_header(stream: BinaryIO, where: str) -> tuple[dict[str, int], int]:
-    """Return the sizes that a header tells, and its length [bytes]."""
-    sizes: dict[str, int] = {}
-    length = 0
-    while length < MAX_HEADER:
+class _Header:
+    """What one header says of sizes.
+
+    Parameters
+    ----------
+    where
+        File and HDU, for errors.
+    """
+
+    def __init__(self, where: str) -> None:
+        self.length = 0
+        self._where = where
+        self._sizes: dict[str, int] = {}
+        self._kinds: dict[str, str] = {}
+
+    def take_in(self, card: bytes) -> None:
+        """Take in one card."""
+        name = card[:8].rstrip()
+        if name == b"HIERARCH":
+            name = card[8:].partition(b"=")[0].strip().upper()
+            if _SIZES.fullmatch(name) or _KINDS.fullmatch(name):
+                raise self.error(f"{_shown(name)} has a long name")
+            return
+        if _NAME.fullmatch(card[:8]) is None or name == b"END":
+            raise self.error(f"{_shown(card)} is no card")
+        if not _SIZES.fullmatch(name) and not _KINDS.fullmatch(name):
+            return
+        key, value = name.decode(), card[10:].partition(b"/")[0].strip()
+        if card[8:10] != b"= " or key in self._sizes or key in self._kinds:
+            raise self.error(f"{key} has no value, or is there twice")
+        if _KINDS.fullmatch(name):
+            text = _shown(value)
+            self._kinds[key] = f"'{text[1:-1].rstrip()}'" if text[:1] == "'" else text
+            return
+        number = int(value) if _NUMBER.fullmatch(value) else None
+        # The number of bits is negative for floating-point pixels.
+        if number is None or abs(number) >= 1 << 40 or (number < 0 and key not in {"BITPIX", "ZBITPIX"}):
+            raise self.error(f"{key} is {_shown(value)}")
+        self._sizes[key] = number
+
+    def check(self, *, first: bool) -> None:
+        """Refuse a header of what is not in a raw."""
+        if next(iter(self._kinds.items()), None) not in (_FIRST if first else _OTHERS):
+            raise self.error("it does not begin as the HDU of a raw does")
+        if "GROUPS" in self._kinds:
+            raise self.error("groups are not read")
+        if self._kinds.get("ZIMAGE", "F") == "F":
+            return
+        columns = {text for key, text in self._kinds.items() if key.startswith("TTYPE")}
+        if self._sizes.get("TFIELDS", 0) > MAX_COLUMNS or not columns <= _COLUMNS:
+            raise self.error("it has other columns than a compressed image")
+        if self._kinds.get("ZCMPTYPE") != _COMPRESSION:
+            raise self.error(f"tiles of the kind {self._kinds.get('ZCMPTYPE')} are not read")
+
+    def pixels(self) -> int:
+        """Return how many pixels an image has when it is read; a table has none."""
+        if self._kinds.get("ZIMAGE", "F") != "F":
+            axes = self._axes("ZNAXIS")
+        else:
+            axes = None if "TFIELDS" in self._sizes else self._axes("NAXIS")
+        return axes[0] * axes[1] if axes else 0
+
+    def data_size(self) -> int:
+        """Return the length of the data behind the header, in whole blocks [bytes]."""
+        axes = self._axes("NAXIS")
+        if not axes:
+            return 0
+        bits = self._sizes.get("BITPIX")
+        if bits not in _BITS:
+            raise self.error(f"BITPIX is {bits}")
+        values = axes[0] * axes[1] + self._sizes.get("PCOUNT", 0)
+        length = abs(bits) // 8 * self._sizes.get("GCOUNT", 1) * values
+        return -(-length // _BLOCK) * _BLOCK
+
+    def _axes(self, prefix: str) -> tuple[int, int] | None:
+        """Return the lengths of the two axes, `None` if there is no axis."""
+        number = self._sizes.get(prefix)
+        if number == 0:
+            return None
+        if number != 2 or not {f"{prefix}1", f"{prefix}2"} <= self._sizes.keys():
+            raise self.error(f"{prefix} is {number}, or an axis is missing: not a two-dimensional image")
+        return self._sizes[f"{prefix}1"], self._sizes[f"{prefix}2"]
+
+    def error(self, text: str) -> RawError:
+        """Return an error that says where it is."""
+        return RawError(f"{self._where}: not a readable FITS file, or damaged: {text}")
+
+
+def _read_header(stream: BinaryIO, where: str, *, first: bool) -> _Header:
+    header = _Header(where)
+    while header.length < MAX_HEADER:
         block = stream.read(_BLOCK)
-        length += _BLOCK
+        header.length += _BLOCK
         if len(block) < _BLOCK:
-            raise RawError(f"{where}: not a readable FITS file: truncated or damaged within a header")
+            raise header.error("it is truncated within a header")
         for offset in range(0, _BLOCK, _CARD):
             card = block[offset : offset + _CARD]
-            if card[:4].rstrip().upper() == b"END":
-                if card[3:].strip():
-                    raise RawError(f"{where}: a card END that is none")
-                return sizes, length
-            _take_in(card, sizes, where)
-    raise RawError(f"{where}: a header without an end")
+            if card == _END:
+                header.check(first=first)
+                return header
+            header.take_in(card)
+    raise header.error("a header without an end")
 
 
-def _take_in(card: bytes, sizes: dict[str, int], where: str) -> None:
-    # Names in small letters, and long ones, are the same names to the reader.
-    found = _NUMBER.match(card.upper().removeprefix(b"HIERARCH ").lstrip())
-    if found is None:
-        return
-    name, value = found[1], found[2].strip()
-    if name == b"ZCMPTYPE" or name.startswith(b"TTYPE"):
-        if b"&" in value or any(kind in value for kind in _INFLATES):
-            raise RawError(f"{where}: {value.decode(errors='replace')}: tiles of unknown size are not read")
-        return
-    if name == b"GROUPS" and value != b"F":
-        raise RawError(f"{where}: groups of images, whose sizes mean something else, are not read")
-    if _SIZES.fullmatch(name) is None:
-        return
-    try:
-        number = int(value)
-    except ValueError:
-        number = -1
-    key = name.decode()
-    # The number of bits is negative for floating-point pixels.
-    if (number < 0 and key != "BITPIX") or abs(number) >= 1 << 40 or key in sizes:
-        raise RawError(f"{where}: {key} is {value[:20].decode(errors='replace')}, or is there twice")
-    if number not in _ALLOWED.get(key, (number,)):
-        raise RawError(f"{where}: {key} is {number}")
-    sizes[key] = number
-
-
-def _pixels(sizes: dict[str, int], where: str) -> int:
-    """Return how many pixels an image has when it is read; a table has none."""
-    prefix = "ZNAXIS" if "ZNAXIS" in sizes else "NAXIS"
-    if "TFIELDS" in sizes and prefix == "NAXIS":
-        return 0
-    if sizes.get("TFIELDS", 0) > MAX_COLUMNS:
-        raise RawError(f"{where}: {sizes['TFIELDS']} columns")
-    axes = _axes(sizes, prefix, where)
-    return axes[0] * axes[1] if axes else 0
-
-
-def _data_size(sizes: dict[str, int], where: str) -> int:
-    """Return the length of the data behind a header, in whole blocks [bytes]."""
-    axes = _axes(sizes, "NAXIS", where)
-    if not axes:
-        return 0
-    values = axes[0] * axes[1] + sizes.get("PCOUNT", 0)
-    length = abs(sizes.get("BITPIX", 0)) // 8 * max(sizes.get("GCOUNT", 1), 1) * values
-    return -(-length // _BLOCK) * _BLOCK
-
-
-def _axes(sizes: dict[str, int], prefix: str, where: str) -> tuple[int, int] | None:
-    """Return the lengths of the two axes, `None` if there is no axis."""
-    number = sizes.get(prefix, 0)
-    if number == 0:
-        return None
-    if number != 2 or not {f"{prefix}1", f"{prefix}2"} <= sizes.keys():
-        raise RawError(f"{where}: {prefix} is {number}, or an axis is missing: not a two-dimensional image")
-    return sizes[f"{prefix}1"], sizes[f"{prefix}2"]
+def _shown(value: bytes) -> str:
+    return value[:40].decode("ascii", errors="replace").strip()

@@ -119,7 +119,9 @@ def start_activator(repo: Path, set_up_logging: Callable[[], None]) -> Border:
     limits = settings.worker.image_timeout_s + settings.worker.processing_limit_s
 
     def longest(visit: DetectorVisit) -> float:
-        return seconds_between(clock.now(), visit.predicted_shutter_close) + limits
+        ahead = seconds_between(clock.now(), visit.predicted_shutter_close)
+        # One that is too far ahead for any worker ends at once, with an outcome.
+        return 0.0 if ahead > settings.worker.expiry_s else ahead + limits
 
     activator = Activator(slot.worker, slot.engine, longest)
     _on_termination(activator.stop)

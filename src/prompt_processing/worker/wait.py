@@ -1,19 +1,19 @@
 """Waiting for the images of a visit: look, wait for a hint or a tick, look again."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
 from astropy.time import Time, TimeDelta
 
-from prompt_processing.arrivals.pointers import Arrivals
+from prompt_processing.arrivals.pointers import Arrivals, detector_number
 from prompt_processing.config import WorkerSettings
 from prompt_processing.domain.clock import Clock, seconds_between
 from prompt_processing.domain.errors import PromptError
 from prompt_processing.domain.outcome import Outcome
-from prompt_processing.domain.raws import ArrivalPointer
+from prompt_processing.domain.raws import ArrivalPointer, parse_raw_key
 from prompt_processing.domain.visit import DetectorVisit
 from prompt_processing.execution.rules import observing_day
 from prompt_processing.ledger.port import Ledger
@@ -25,6 +25,8 @@ FAST_BEFORE: Final = 5.0
 """A shutter may close before its time: looks are frequent from this long before the prediction [s] ..."""
 FAST_AFTER: Final = 20.0
 """... until this long after it [s]."""
+AFTER_HINT: Final = (0.05, 0.1, 0.2)
+"""Times until the next looks after a hint, which may be there before the pointer is [s]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,7 @@ class ImageWaiter:
         close = self._monotonic() + seconds_between(self._clock.now(), visit.predicted_shutter_close)
         deadline = close + self._settings.image_timeout_s
         next_question = self._monotonic()
+        soon: Iterator[float] = iter(())
         # Where somebody notes arrivals nobody has to list: it costs the more the more raws a night has.
         next_listing = max(next_question, close + self._settings.listing_interval_s)
         while True:
@@ -114,7 +117,9 @@ class ImageWaiter:
                 self._note_new(visit)
                 next_listing = now + self._settings.listing_interval_s
                 continue
-            self._hints.wait(min(self._tick(now - close), deadline - now, next_listing - now))
+            pause = next(soon, self._tick(now - close))
+            if self._hints.wait(min(pause, deadline - now, next_listing - now)):
+                soon = iter(AFTER_HINT)
 
     def pause(self, seconds: float) -> None:
         """Wait for nothing but time, or a hint."""
@@ -150,14 +155,22 @@ class ImageWaiter:
         return Images(tuple(used), tuple(flags))
 
     def _note_new(self, visit: DetectorVisit) -> None:
-        """Note raws of the visit's night in the landing store that nobody has noted."""
+        """Note raws of the visit's night and detector that nobody has noted, until its own are among them.
+
+        The newest come first: a worker that has just begun knows none of the night.
+        """
         night = f"{visit.instrument}/{observing_day(visit):%Y%m%d}"
-        for key in self._arrivals.list_new(night):
+        for key in reversed(self._arrivals.list_new(night)):
             try:
+                raw = parse_raw_key(key)
+                if raw is None or detector_number(raw) != visit.detector:
+                    continue
                 self._note(key)
             except PromptError as error:
                 # Not this visit's image, or it cannot be told whose it is.
                 _LOG.warning("raw not noted", key=key, error=str(error))
+            if len(self._expected(visit)) >= max(visit.nimages, 1):
+                return
 
     def _tick(self, since_close: float) -> float:
         """Return how long to wait for a hint before the next look [s]."""
