@@ -34,7 +34,8 @@ from prompt_processing.messaging.memory import MemoryQueue
 from prompt_processing.messaging.port import HintSource
 from prompt_processing.repository.create import create_repository
 from prompt_processing.worker.arrival import note_arrival
-from prompt_processing.worker.engine import Engine, preload
+from prompt_processing.worker.engine import Engine
+from prompt_processing.worker.fork_server import preload
 from prompt_processing.worker.supervisor import Slot, Supervisor
 from prompt_processing.worker.wait import ImageWaiter
 from prompt_processing.worker.watch import ArrivalWatcher

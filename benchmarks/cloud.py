@@ -45,7 +45,8 @@ from prompt_processing.ledger.port import DetectorVisitRecord
 from prompt_processing.ledger.sql import SqlLedger
 from prompt_processing.messaging.port import Received
 from prompt_processing.messaging.pubsub import PubSubHints, PubSubPublisher, PubSubQueue
-from prompt_processing.worker.engine import Engine, preload
+from prompt_processing.worker.engine import Engine
+from prompt_processing.worker.fork_server import preload
 from prompt_processing.worker.hints import HintRelay
 from prompt_processing.worker.supervisor import Slot, Supervisor
 from prompt_processing.worker.worker import Worker

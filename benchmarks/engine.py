@@ -16,7 +16,8 @@ import psutil
 
 from prompt_processing.cli.logs import configure
 from prompt_processing.factory import engine_runner
-from prompt_processing.worker.engine import EngineProcess, preload
+from prompt_processing.worker.engine import EngineProcess
+from prompt_processing.worker.fork_server import preload
 
 FRESH = """
 import sys, time

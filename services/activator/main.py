@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prompt_processing import logs
+from prompt_processing.worker import fork_server
 
 if TYPE_CHECKING:
     from flask import Request, Response
@@ -19,9 +20,11 @@ if TYPE_CHECKING:
 REPO = Path(os.environ.get("PROMPT_REPO", "."))
 set_up_logging = partial(logs.configure, ("prompt_processing=INFO",), as_json=True)
 set_up_logging()
+if __name__ != "__mp_main__":  # as which each engine of a pulling worker imports this file
+    fork_server.start("prompt_processing.warm")  # beside all that this process imports
 
 if __name__ == "__main__":
-    from prompt_processing.factory import run_worker
+    from prompt_processing.drivers import run_worker
     from prompt_processing.serving.health import Health
 
     stop = threading.Event()
@@ -29,7 +32,7 @@ if __name__ == "__main__":
         signal.signal(number, lambda *_: stop.set())
     with Health() as health:
         run_worker(REPO, engines=None, stop=stop, set_up_logging=set_up_logging, on_ready=health.ready)
-elif __name__ != "__mp_main__":  # as which each engine of a pulling worker imports this file
+elif __name__ != "__mp_main__":
     from prompt_processing.serving.activator import start_activator
 
     border = start_activator(REPO, set_up_logging)

@@ -13,7 +13,7 @@ from pathlib import Path
 import prompt_processing
 from prompt_processing.domain.errors import InternalError
 from prompt_processing.domain.outcome import Status
-from prompt_processing.factory import play_night
+from prompt_processing.drivers import play_night
 from prompt_processing.repository.prepare import prepare_repository
 from prompt_processing.simulation.night import simulate_night
 from prompt_processing.worker.player import PlayedVisit

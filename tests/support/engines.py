@@ -13,7 +13,8 @@ from prompt_processing.domain.clock import WallClock, utc_seconds
 from prompt_processing.domain.errors import AstrometryError, ConfigError
 from prompt_processing.domain.outcome import Delivery, Outcome
 from prompt_processing.ledger.memory import MemoryLedger
-from prompt_processing.worker.engine import Engine, preload
+from prompt_processing.worker.engine import Engine
+from prompt_processing.worker.fork_server import preload
 from support.visits import detector_visit
 
 FOREVER = 600.0

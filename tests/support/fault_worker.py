@@ -23,7 +23,8 @@ from prompt_processing.domain.clock import WallClock
 from prompt_processing.domain.errors import PromptError
 from prompt_processing.factory import Factory
 from prompt_processing.worker import supervisor
-from prompt_processing.worker.engine import Engine, preload
+from prompt_processing.worker.engine import Engine
+from prompt_processing.worker.fork_server import preload
 from prompt_processing.worker.supervisor import Slot, Supervisor
 from prompt_processing.worker.sweep import sweep
 from prompt_processing.worker.worker import Worker

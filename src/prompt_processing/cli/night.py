@@ -48,7 +48,7 @@ def night_play(night: Path, repo: Path) -> None:
     It runs on the night's own clock; only the wait before the shutter closes is shortened. One line is
     printed per visit and detector. Visits that are finished already are not processed again.
     """
-    from prompt_processing.factory import play_night
+    from prompt_processing.drivers import play_night
 
     with Progress() as progress:
         play_night(

@@ -33,7 +33,7 @@ def worker_run(repo: Path, engines: int | None) -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    from prompt_processing.factory import run_worker
+    from prompt_processing.drivers import run_worker
 
     run_worker(
         repo,

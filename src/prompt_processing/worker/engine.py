@@ -4,7 +4,6 @@ A hang, a crash or memory without end costs one attempt, never the worker. Engin
 that can have imported everything already (`preload`), so a new one is ready at once.
 """
 
-import multiprocessing
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from prompt_processing.domain.outcome import Outcome, Stopwatch
 from prompt_processing.domain.visit import DetectorVisit
 from prompt_processing.ledger.port import Claim, Ledger
 from prompt_processing.worker.engine_process import Build, Hint, Job, NotBuilt, Reply, Stage, serve
+from prompt_processing.worker.fork_server import CONTEXT
 
 _LOG: Final = structlog.get_logger(__name__)
 
@@ -27,13 +27,6 @@ START_TIMEOUT: Final = 120.0
 """Longest time until a new engine is ready [s]; the first one waits for all imports."""
 TICK: Final = 0.25
 """Time between two looks at an engine that works [s]."""
-
-_CONTEXT: Final = multiprocessing.get_context("forkserver")
-
-
-def preload(module: str) -> None:
-    """Let engines be forked from a process that has imported a module; to be said before the first one."""
-    _CONTEXT.set_forkserver_preload([module])
 
 
 class EngineProcess:
@@ -46,8 +39,8 @@ class EngineProcess:
     """
 
     def __init__(self, build: Build) -> None:
-        self._connection, theirs = _CONTEXT.Pipe()
-        self._process = _CONTEXT.Process(target=serve, args=(theirs, build), name="engine", daemon=True)
+        self._connection, theirs = CONTEXT.Pipe()
+        self._process = CONTEXT.Process(target=serve, args=(theirs, build), name="engine", daemon=True)
         self._process.start()
         theirs.close()
         self._sending = threading.Lock()
