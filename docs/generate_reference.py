@@ -1,5 +1,6 @@
 """Writes the reference pages and the settings of the services from the code; a test checks them."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,11 +9,27 @@ import yaml
 
 from prompt_processing.cli import main
 from prompt_processing.config import environment_name, plain, sections
+from prompt_processing.domain.visit import event_schema, message_schema
 
 REFERENCE = Path(__file__).parent / "reference"
 SERVICES = Path(__file__).parents[1] / "services"
+BRIDGE_SECTIONS = ("kafka", "bridge", "redis", "webhook")
+"""Sections that only the bridge reads."""
+
+
+def _all_of(*names: str) -> dict[str, tuple[str, ...]]:
+    return {name: tuple(sections()[name].model_fields) for name in names}
+
+
 SETTINGS_OF_SERVICES: dict[str, dict[str, tuple[str, ...]]] = {
-    "activator": {section: tuple(model.model_fields) for section, model in sections().items()},
+    "activator": _all_of(*(name for name in sections() if name not in BRIDGE_SECTIONS)),
+    "kafka_bridge": {
+        **_all_of(*BRIDGE_SECTIONS),
+        "pubsub": ("topic",),
+        "instruments": ("detectors", "detector_map"),
+        "worker": ("expiry_s", "clock_offset_s"),
+        "repository": ("queue",),
+    },
     "arrivals": {
         "repository": ("incoming", "arrivals", "ledger", "queue"),
         "worker": ("clock_offset_s",),
@@ -27,6 +44,17 @@ INTRODUCTION = """\
 A setting is given in `REPO/prompt.yaml` as `section: {name: value}`, or in the environment, which wins.
 In the environment a list is JSON: `["first.yaml", "second.yaml"]`.
 `prompt config show REPO` prints what holds."""
+MESSAGES_INTRODUCTION = """\
+What is sent for each detector of a visit, and for a visit that is cancelled, as JSON schema; then the event
+on the observatory's Kafka (there as Avro, with more fields, which are not read). Sender and receiver check
+both with the same code, `prompt_processing.domain.visit`.
+
+Beside a message, for those who do not read it, stand as attributes (Pub/Sub), headers (Kafka) or fields
+(Redis): `instrument`, `detector`, `group`, `survey`, `kind`, `schema_version`, `dedup_key`
+(`instrument:group:detector`), and from the bridge `source_topic`, `source_partition`, `source_offset`,
+`traceparent` ([W3C](https://www.w3.org/TR/trace-context/)) and `published_at`. There is no ordering key.
+A Redis entry has the fields of the message by name as strings; an HTTP request is a CloudEvent with the
+message as its data."""
 NOTE = "<!-- Made by docs/generate_reference.py: change the code, not this page. -->"
 
 
@@ -61,6 +89,14 @@ def settings_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def messages_page() -> str:
+    """Return the page about the messages."""
+    parts = ["# Messages", NOTE, MESSAGES_INTRODUCTION]
+    for title, schema in (("Messages for workers", message_schema()), ("Events", event_schema())):
+        parts += [f"## {title}", f"```json\n{json.dumps(schema, indent=2)}\n```"]
+    return "\n\n".join(parts) + "\n"
+
+
 def service_page(name: str) -> str:
     """Return the page of a service: what is written there, and its settings after the mark."""
     written = (SERVICES / name / "README.md").read_text(encoding="utf-8").partition(MARK)[0]
@@ -90,6 +126,7 @@ def walk(command: click.Command, path: str) -> Iterator[tuple[str, click.Command
 
 if __name__ == "__main__":
     (REFERENCE / "commands.md").write_text(commands_page(), encoding="utf-8")
+    (REFERENCE / "messages.md").write_text(messages_page(), encoding="utf-8")
     (REFERENCE / "settings.md").write_text(settings_page(), encoding="utf-8")
     for service in SETTINGS_OF_SERVICES:
         (SERVICES / service / "README.md").write_text(service_page(service), encoding="utf-8")

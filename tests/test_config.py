@@ -112,6 +112,13 @@ def shown(default):
     return default.get_secret_value() if isinstance(default, SecretStr) else default
 
 
+def as_yaml(value):
+    """Return a value with lists instead of tuples, at any depth."""
+    if isinstance(value, dict):
+        return {key: as_yaml(item) for key, item in value.items()}
+    return [as_yaml(item) for item in value] if isinstance(value, tuple) else value
+
+
 def test_the_default_file_lists_every_setting_with_its_default(tmp_path):
     text = write_default(tmp_path).read_text(encoding="utf-8")
     # With the marks of the comments taken away it says what applies without it.
@@ -120,10 +127,7 @@ def test_the_default_file_lists_every_setting_with_its_default(tmp_path):
         "\n".join(line for line in lines if line.startswith(" ") or line[:-1] in sections())
     )
     assert content == {
-        section: {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in ((name, shown(field.default)) for name, field in model.model_fields.items())
-        }
+        section: {name: as_yaml(shown(field.default)) for name, field in model.model_fields.items()}
         for section, model in sections().items()
     }
     assert Settings.load(tmp_path) == Settings.load(tmp_path / "nowhere").model_copy(

@@ -36,7 +36,7 @@ def names(command, path="prompt"):
             yield from names(below, f"{path} {name}")
 
 
-@pytest.mark.parametrize("page", ["commands", "settings"])
+@pytest.mark.parametrize("page", ["commands", "messages", "settings"])
 def test_the_reference_is_in_step_with_the_code(generator, page):
     made = getattr(generator, f"{page}_page")()
     assert (DOCS / "reference" / f"{page}.md").read_text() == made, "run docs/generate_reference.py"
@@ -48,8 +48,10 @@ def test_the_settings_of_a_service_are_in_step_with_the_code(generator, service)
     assert (ROOT / "services" / service / "README.md").read_text() == made, "run docs/generate_reference.py"
 
 
-def test_the_activator_tells_every_setting():
-    text = (ROOT / "services" / "activator" / "README.md").read_text()
+def test_activator_and_bridge_tell_every_setting():
+    text = "".join(
+        (ROOT / "services" / name / "README.md").read_text() for name in ("activator", "kafka_bridge")
+    )
     for section, model in sections().items():
         for name, field in model.model_fields.items():
             assert f"| `{environment_name(section, name)}` | " in text

@@ -9,6 +9,7 @@ from pathlib import Path
 from prompt_processing.config import Settings
 from prompt_processing.domain.errors import ConfigError, RepositoryError
 from prompt_processing.factory import Factory, night_clock, unique_owner
+from prompt_processing.instruments.detector_map import DetectorMap
 from prompt_processing.worker.camera import SkippingClock
 from prompt_processing.worker.hints import HintRelay
 from prompt_processing.worker.player import NightPlayer, PlayedVisit, Stage, read_events
@@ -127,7 +128,7 @@ def play_night(
             decisions=factory.decisions,
             incoming=Path(factory.incoming.ospath),
         )
-        active = factory.settings.instruments.detectors
+        active = DetectorMap(factory.settings.instruments).active()
         player = NightPlayer(night=night, events=events, clock=clock, stage=stage, active=active)
         supervisor.on_handled = player.on_handled
         total = player.n_visits

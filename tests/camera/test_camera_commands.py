@@ -97,11 +97,11 @@ def test_play_with_faults(make_night, incoming):
     assert "4 events published (4 messages), 0 raws uploaded, 0 were there already, 2 lost" in out
 
 
-@pytest.mark.parametrize("destination", ["kafka:topic", "pubsub:topic", "queue:", "stdout:x", "nowhere"])
+@pytest.mark.parametrize("destination", ["kafka:", "pubsub:topic", "queue:", "stdout:x", "nowhere"])
 def test_an_unknown_destination_is_told_with_those_that_there_are(make_night, incoming, destination):
     error = run("play", make_night(1).folder, "--to", incoming, "--events", destination, code=1).stderr
     assert destination in error
-    assert "queue:REPO, pubsub:projects/PROJECT/topics/TOPIC, stdout, none" in error
+    assert "queue:REPO, pubsub:projects/PROJECT/topics/TOPIC, kafka:REPO, stdout, none" in error
 
 
 @pytest.mark.parametrize("cadence", ["0", "-3", "nan", "inf", "fast"])

@@ -53,8 +53,8 @@ class Recorder:
 
         self.landing = RecordingLanding(objects.root(incoming))
 
-    def publish(self, bodies):
-        for body in bodies:
+    def announce(self, action):
+        for body in action.bodies:
             self.note("message", parse_message(body).groupId[-5])
 
     def note(self, what, which):
@@ -85,7 +85,7 @@ class Stage:
         player = NightCamera(
             folder=self.night.folder / "raw",
             landing=self.recorder.landing,
-            publisher=self.recorder,
+            announce=self.recorder.announce,
             clock=self.clock,
             report=Report(
                 progress=lambda *step: self.progress.append(step),

@@ -44,10 +44,11 @@ def main(night: Path, folder: Path) -> None:
         arrivals = opened.enter_context(cloud.arrivals(**settings))
         opened.enter_context(cloud.push(cloud.topology.activator, *workers, audience="activator"))
         opened.enter_context(cloud.push(cloud.topology.arrivals, arrivals, audience="arrivals"))
+        publisher = PubSubPublisher(cloud.topology.next_visit)
         NightCamera(
             folder=night / "raw",
             landing=_landing(cloud, folder),
-            publisher=PubSubPublisher(cloud.topology.next_visit),
+            announce=lambda action: publisher.publish(action.bodies),
             clock=clock,
             report=Report(progress=_progress, fault=say, error=say),
             threads=4,

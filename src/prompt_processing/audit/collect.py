@@ -29,6 +29,7 @@ from prompt_processing.domain.raws import unescape_group
 from prompt_processing.domain.visit import DetectorVisit, DetectorVisitKey, parse_event
 from prompt_processing.execution.rules import observing_day
 from prompt_processing.factory import open_overrides, open_selection
+from prompt_processing.instruments.detector_map import DetectorMap
 from prompt_processing.instruments.fan_out import Active, detector_visits
 from prompt_processing.instruments.ingest import day_timespan
 from prompt_processing.ledger.sql import SqlLedger
@@ -74,7 +75,8 @@ def collect(repo: Path, events: Path) -> Evidence:
     """
     settings = Settings.load(repo)
     file = events / EVENTS if events.is_dir() else events
-    expected = read_expected(file, settings.instruments.detectors)
+    active = DetectorMap(settings.instruments).active()
+    expected = read_expected(file, active)
     places = settings.repository
     central = open_central(repo)
     ledger = _open_ledger(places)
@@ -93,9 +95,7 @@ def collect(repo: Path, events: Path) -> Evidence:
     instruments = sorted({key.instrument for key in subjects})
     found, unreadable = products(central, instruments, days)
     measured, damaged_metrics = metrics(places, instruments, days)
-    arrived, damaged_pointers = raws(
-        places, ledger.arrivals(), subjects, instruments, days, settings.instruments.detectors
-    )
+    arrived, damaged_pointers = raws(places, ledger.arrivals(), subjects, instruments, days, active)
     return Evidence(
         expected=frozenset(expected.visits),
         not_observed=expected.not_observed,

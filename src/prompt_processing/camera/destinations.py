@@ -1,41 +1,23 @@
 """Where the events of a night that is played go."""
 
 import re
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from prompt_processing.camera.plan import Publish
 from prompt_processing.config import Settings
-from prompt_processing.domain.errors import ConfigError, StoreError
+from prompt_processing.domain.errors import ConfigError
+from prompt_processing.messaging.lines import Lines, Nowhere
 from prompt_processing.messaging.port import Publisher
 
-KINDS: Final = "queue:REPO, pubsub:projects/PROJECT/topics/TOPIC, stdout, none"
+KINDS: Final = "queue:REPO, pubsub:projects/PROJECT/topics/TOPIC, kafka:REPO, stdout, none"
 """The kinds of destinations that there are, for messages and help texts."""
 _TOPIC: Final = re.compile(r"projects/[^/\s]+/topics/[^/\s]+")
 
 
-class Lines:
-    """A `~prompt_processing.messaging.port.Publisher` that prints a line per message on standard output."""
-
-    def publish(self, bodies: Sequence[str]) -> None:
-        """Print messages; see the port."""
-        try:
-            sys.stdout.writelines(f"{body}\n" for body in bodies)
-            sys.stdout.flush()
-        except OSError as error:
-            raise StoreError(f"standard output: cannot be written: {error}") from error
-
-
-class Nowhere:
-    """A `~prompt_processing.messaging.port.Publisher` that nobody listens to."""
-
-    def publish(self, bodies: Sequence[str]) -> None:
-        """Drop messages; see the port."""
-
-
-def open_destination(where: str, open_queue: Callable[[Path], Publisher]) -> Publisher:
-    """Return where events go.
+def open_destination(where: str, open_queue: Callable[[Path], Publisher]) -> Callable[[Publish], None]:
+    """Return what makes events known: as the messages of each, or on Kafka, as the observatory does it.
 
     Parameters
     ----------
@@ -49,6 +31,28 @@ def open_destination(where: str, open_queue: Callable[[Path], Publisher]) -> Pub
     ConfigError
         If there is no destination of this kind, or it lacks its name.
     """
+    kind, _, name = where.partition(":")
+    if kind == "kafka" and name:
+        return _kafka(Settings.load(Path(name).resolve()))
+    publisher = _publisher(where, open_queue)
+    return lambda action: publisher.publish(action.bodies)
+
+
+def _kafka(settings: Settings) -> Callable[[Publish], None]:
+    # Not for those who have no Kafka.
+    from prompt_processing.camera.sal_events import SalEvents  # noqa: PLC0415
+    from prompt_processing.messaging.kafka import KafkaWriter, connection, open_registry  # noqa: PLC0415
+
+    client = connection(settings.kafka)
+    events = SalEvents(
+        open_registry(settings.kafka),
+        visits=KafkaWriter(client, settings.bridge.visits_topic),
+        cancellations=KafkaWriter(client, settings.bridge.cancel_topic),
+    )
+    return lambda action: events.announce(action.event)
+
+
+def _publisher(where: str, open_queue: Callable[[Path], Publisher]) -> Publisher:
     kind, _, name = where.partition(":")
     match kind:
         case "queue" if name:
@@ -81,4 +85,4 @@ def settings_for(where: str, night: Path) -> Settings:
         If a setting is wrong.
     """
     kind, _, name = where.partition(":")
-    return Settings.load(Path(name) if kind == "queue" else night)
+    return Settings.load(Path(name) if kind in {"queue", "kafka"} else night)

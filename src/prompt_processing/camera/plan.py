@@ -58,6 +58,7 @@ class Publish:
     at: float
     """When [UTC s since 1970, on the clock of the night]; of the other actions too."""
     group: str
+    event: NextVisit
     bodies: tuple[str, ...]
     """Messages, one per detector."""
     faults: tuple[Fault, ...] = ()
@@ -156,9 +157,9 @@ class _Planner:
         struck = self._struck(f"{visit.instrument} {visit.group}", Fault.DUPLICATE, *reversible)
         if Fault.OUT_OF_ORDER in struck:
             bodies = bodies[::-1]
-        yield Publish(at, visit.group, bodies, struck)
+        yield Publish(at, visit.group, event, bodies, struck)
         if Fault.DUPLICATE in struck:
-            yield Publish(at + AGAIN_AFTER, visit.group, bodies, struck)
+            yield Publish(at + AGAIN_AFTER, visit.group, event, bodies, struck)
 
     def raw(self, visit: Visit, frame: Frame) -> Iterator[Action]:
         """Yield what becomes of a raw."""

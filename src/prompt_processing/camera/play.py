@@ -14,7 +14,6 @@ from prompt_processing.camera.plan import Action, Lose, Publish, PutImage, PutSi
 from prompt_processing.domain.clock import Clock, utc_seconds
 from prompt_processing.domain.errors import PromptError
 from prompt_processing.domain.raws import RawKey
-from prompt_processing.messaging.port import Publisher
 
 LONGEST_WAIT: Final = 60.0
 """Time after which the clock is looked at again, which may have been set meanwhile [s]."""
@@ -64,8 +63,8 @@ class NightCamera:
         ``NIGHT/raw``.
     landing
         Landing store.
-    publisher
-        Where events go.
+    announce
+        Makes events known.
     clock
         Clock of the night.
     report
@@ -81,7 +80,7 @@ class NightCamera:
         *,
         folder: Path,
         landing: Landing,
-        publisher: Publisher,
+        announce: Callable[[Publish], object],
         clock: Clock,
         report: Report,
         threads: int,
@@ -89,7 +88,7 @@ class NightCamera:
     ) -> None:
         self._folder = folder
         self._landing = landing
-        self._publisher = publisher
+        self._announce = announce
         self._clock = clock
         self._report = report
         self._threads = threads
@@ -157,7 +156,7 @@ class NightCamera:
         """Do it, and tell whether it has made something new."""
         match action:
             case Publish():
-                self._publisher.publish(action.bodies)
+                self._announce(action)
                 return True
             case PutSidecar():
                 return self._landing.put_sidecar(self._file(action.raw))

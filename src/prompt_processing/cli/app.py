@@ -6,6 +6,7 @@ import click
 
 from prompt_processing.cli.alerts import alerts
 from prompt_processing.cli.audit import audit
+from prompt_processing.cli.bridge import bridge
 from prompt_processing.cli.calibs import calibs
 from prompt_processing.cli.camera import camera
 from prompt_processing.cli.config import config
@@ -21,7 +22,7 @@ from prompt_processing.cli.worker import worker
 from prompt_processing.domain.errors import PromptError
 
 HELP_SECTIONS = {
-    "Run a night": ("simulate", "night", "camera", "worker", "visits"),
+    "Run a night": ("simulate", "night", "camera", "bridge", "worker", "visits"),
     "Prepare a repository": ("repo", "calibs", "refcat", "templates"),
     "Look at results": ("status", "audit", "alerts"),
     "Settings": ("config", "pipeline"),
@@ -74,6 +75,7 @@ for command in (
     simulate,
     night,
     camera,
+    bridge,
     worker,
     visits,
     repo,

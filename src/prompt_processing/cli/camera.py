@@ -129,7 +129,8 @@ def camera_upload(context: click.Context, sources: tuple[Path, ...], to: str, th
     "--events",
     required=True,
     metavar="DESTINATION",
-    help="Where events go: queue:REPO, pubsub:projects/PROJECT/topics/TOPIC, stdout or none.",
+    help="Where events go: queue:REPO, pubsub:projects/PROJECT/topics/TOPIC, kafka:REPO (the Kafka of its "
+    "settings, for the bridge), stdout or none.",
 )
 @click.option(
     "--cadence",
@@ -203,11 +204,12 @@ def camera_play(
     from prompt_processing.domain.clock import NightClock
     from prompt_processing.domain.errors import RepositoryError
     from prompt_processing.factory import open_queue
+    from prompt_processing.instruments.detector_map import DetectorMap
 
     with Progress() as progress:
         # Messages on standard output must not be mixed with what is meant for people.
         say = partial(click.echo, err=True) if events == "stdout" else progress.line
-        publisher = open_destination(events, open_queue)
+        announce = open_destination(events, open_queue)
         settings = settings_for(events, night)
         visits = read_night(night, say)
         if cadence is not None:
@@ -218,7 +220,7 @@ def camera_play(
             timing=Timing(lead, jitter, settings.worker.image_timeout_s),
             faults={Fault(name.replace("_", "-")): fraction for name, fraction in faults.items()},
             seed=seed,
-            active=settings.instruments.detectors,
+            active=DetectorMap(settings.instruments).active(),
             on_error=say,
         )
         if not actions:
@@ -228,7 +230,7 @@ def camera_play(
         player = NightCamera(
             folder=night / "raw",
             landing=Landing(objects.root(to)),
-            publisher=publisher,
+            announce=announce,
             clock=clock,
             report=Report(progress=progress, fault=say, error=lambda text: say(failure(text))),
             threads=threads,

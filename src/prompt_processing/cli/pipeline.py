@@ -81,10 +81,11 @@ def pipeline_explain(repo: Path, event: TextIO, detector: int | None) -> None:
     from prompt_processing.domain.visit import parse_event
     from prompt_processing.factory import open_overrides, open_selection
     from prompt_processing.instruments.cameras import get_instrument
+    from prompt_processing.instruments.detector_map import DetectorMap
     from prompt_processing.instruments.fan_out import detector_visits
 
     selection, override = open_selection(repo), open_overrides(repo).current()
-    active = Settings.load(repo).instruments.detectors
+    active = DetectorMap(Settings.load(repo).instruments).active()
     found = 0
     for text in _events(event.read()):
         for visit in detector_visits(parse_event(text), active):

@@ -1,5 +1,6 @@
 """Settings of a repository and of the services."""
 
+from prompt_processing.config.events import BridgeSettings, KafkaSettings, RedisSettings, WebhookSettings
 from prompt_processing.config.load import (
     FILE_NAME,
     HIDDEN,
@@ -12,6 +13,7 @@ from prompt_processing.config.load import (
     sections,
     write_default,
 )
+from prompt_processing.config.secrets import reveal
 from prompt_processing.config.sections import (
     InstrumentSettings,
     PipelineSettings,
@@ -26,19 +28,24 @@ from prompt_processing.config.sections import (
 __all__ = [
     "FILE_NAME",
     "HIDDEN",
+    "BridgeSettings",
     "InstrumentSettings",
+    "KafkaSettings",
     "PipelineSettings",
     "PubSubSettings",
     "PushSettings",
+    "RedisSettings",
     "RepositorySettings",
     "Section",
     "Settings",
+    "WebhookSettings",
     "WorkerSettings",
     "environment_name",
     "origin",
     "plain",
     "redact",
     "redacted",
+    "reveal",
     "sections",
     "shipped_pipelines",
     "write_default",

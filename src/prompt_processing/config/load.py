@@ -14,6 +14,13 @@ from pydantic import SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from prompt_processing.config.events import (
+    BridgeSettings,
+    KafkaSettings,
+    RedisSettings,
+    WebhookSettings,
+)
+from prompt_processing.config.secrets import SECRET_PREFIX, Password
 from prompt_processing.config.sections import (
     InstrumentSettings,
     PipelineSettings,
@@ -48,6 +55,10 @@ class Settings(BaseSettings):
     instruments: InstrumentSettings = InstrumentSettings()
     pubsub: PubSubSettings = PubSubSettings()
     push: PushSettings = PushSettings()
+    kafka: KafkaSettings = KafkaSettings()
+    bridge: BridgeSettings = BridgeSettings()
+    redis: RedisSettings = RedisSettings()
+    webhook: WebhookSettings = WebhookSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -73,7 +84,7 @@ class Settings(BaseSettings):
         Returns
         -------
         settings
-            Settings whose repository paths are absolute (or URIs).
+            Settings whose paths are absolute (or URIs).
 
         Raises
         ------
@@ -92,7 +103,11 @@ class Settings(BaseSettings):
         except SettingsError as error:
             # pydantic-settings names the section only; its cause tells what is wrong with the text.
             raise ConfigError(f"environment: {error}: {error.__cause__}") from error
-        return settings.model_copy(update={"repository": settings.repository.resolved(repo)})
+        resolved = {
+            "repository": settings.repository.resolved(repo),
+            "instruments": settings.instruments.resolved(repo),
+        }
+        return settings.model_copy(update=resolved)
 
 
 def sections() -> dict[str, type[Section]]:
@@ -170,6 +185,9 @@ def redact(value: str) -> str:
 
 def plain(value: Any) -> Any:
     """Return a value as YAML's own types, without passwords."""
+    if isinstance(value, Password):
+        text = value.get_secret_value()
+        return text if not text or text.startswith(SECRET_PREFIX) else HIDDEN
     if isinstance(value, SecretStr):
         return redact(value.get_secret_value())
     if isinstance(value, tuple):

@@ -12,6 +12,10 @@ SECRET_PREFIX: Final = "secret:"  # noqa: S105 (no secret itself)
 _TIMEOUT: Final = 30.0
 
 
+class Password(SecretStr):
+    """A setting of which nothing at all is shown, unlike a URL in which only the password is secret."""
+
+
 def reveal(setting: SecretStr) -> str:
     """Return the value of a secret setting; one that is a name is fetched once per process.
 

@@ -19,7 +19,8 @@ def _resource(kind: str) -> str:
 class Section(BaseModel):
     """Base of the sections: immutable, and an unknown name is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # A password may look like a number.
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
 
     header: ClassVar[str]
     """What the section is about, for the reference page and the settings file."""
@@ -228,11 +229,27 @@ class InstrumentSettings(Section):
         description="Detectors that are processed, by instrument, for example `{LSSTCam: [94, 95]}`; all "
         "science detectors of an instrument that is not named",
     )
+    detector_map: str = Field(
+        default="",
+        description="File that switches detectors off, `{instrument: {detector: false}}` in YAML, relative "
+        "to the repository; it is read again when it changes. Those that it does not name are on",
+    )
     served: tuple[str, ...] = Field(
         default=(),
         description="Instruments whose messages are taken; all that are known if there is none. Messages "
         "of others are acknowledged and ignored, like those that a subscription's filter holds back",
     )
+
+    def resolved(self, repo: Path) -> "InstrumentSettings":
+        """Return the section with the path of its file made absolute.
+
+        Parameters
+        ----------
+        repo
+            Folder of the repository.
+        """
+        file = str(repo.absolute() / self.detector_map) if self.detector_map else ""
+        return self.model_copy(update={"detector_map": file})
 
 
 class PubSubSettings(Section):
@@ -284,7 +301,7 @@ class PushSettings(Section):
     subscriptions: tuple[str, ...] = Field(
         default=(),
         description="Subscriptions whose messages are taken, each as `projects/P/subscriptions/S`; `s3` for "
-        "what an S3 store posts",
+        "what an S3 store posts, `webhook` for what the bridge posts",
     )
     max_body_kb: Annotated[int, Field(ge=1, le=10_000)] = Field(
         default=64, description="Size above which a request is refused [kB]"

@@ -14,6 +14,7 @@ PromptError
 │   └── DrainedError          the worker is being stopped; somebody else goes on
 └── PermanentError            trying again gives the same result: the outcome is recorded
     ├── EventError            a visit event that cannot be read            bad-event
+    ├── RefusedMessageError   who gets the messages will never take one    refused-message
     ├── RawError              a raw that cannot be used                    bad-raw
     │   ├── HeaderError       a header card is missing or wrong            bad-header
     │   ├── WrongCameraError  the raw is of another instrument             wrong-instrument
@@ -121,6 +122,12 @@ class EventError(PermanentError):
     """A visit event is not valid."""
 
     code = "bad-event"
+
+
+class RefusedMessageError(PermanentError):
+    """Who is to get a message will never take it."""
+
+    code = "refused-message"
 
 
 class RawError(PermanentError):

@@ -169,6 +169,19 @@ class NextVisit(_Sal):
     )
 
 
+class NextVisitCanceled(BaseModel):
+    """One ``nextVisitCanceled`` event. It does not name the instrument."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    salIndex: int = Field(description="Index of the script queue")
+    scriptSalIndex: int = Field(description="Index of the script")
+    groupId: Group = Field(description="Group that is cancelled")
+    private_efdStamp: Annotated[Finite, Field(gt=0)] = Field(
+        description="Time of publication [UTC s since 1970]"
+    )
+
+
 class DetectorVisit(_Sal):
     """One visit on one detector: the message that a worker gets, and the unit of work."""
 
@@ -255,6 +268,25 @@ def parse_event(event: str | bytes | dict[str, Any]) -> NextVisit:
         return NextVisit.model_validate_json(event)
     except ValidationError as error:
         raise EventError(f"nextVisit event: {_explain(error)}") from error
+
+
+def parse_cancellation(event: dict[str, Any]) -> NextVisitCanceled:
+    """Read one ``nextVisitCanceled`` event.
+
+    Parameters
+    ----------
+    event
+        The decoded object.
+
+    Raises
+    ------
+    EventError
+        If a field is missing or makes no sense; the message names the field.
+    """
+    try:
+        return NextVisitCanceled.model_validate(event)
+    except ValidationError as error:
+        raise EventError(f"nextVisitCanceled event: {_explain(error)}") from error
 
 
 def parse_message(message: str | bytes | dict[str, Any]) -> DetectorVisit | CancelVisit | WarmUp:

@@ -3,11 +3,11 @@
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from prompt_processing.domain.outcome import Delivery
-from prompt_processing.messaging.port import Received
+from prompt_processing.messaging.port import NO_ORIGIN, Received
 
 
 @dataclass(slots=True)
@@ -43,7 +43,7 @@ class MemoryQueue:
         self._messages: dict[str, _Message] = {}
         """In order of publication."""
 
-    def publish(self, bodies: Sequence[str]) -> None:
+    def publish(self, bodies: Sequence[str], origin: Mapping[str, str] = NO_ORIGIN) -> None:  # noqa: ARG002 (not kept)
         """Send messages; see the port."""
         with self._changed:
             for body in bodies:

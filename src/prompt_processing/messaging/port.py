@@ -1,10 +1,13 @@
 """Ports for what comes in and goes out as messages."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from types import MappingProxyType
+from typing import Final, Protocol
 
 from prompt_processing.domain.outcome import Delivery
+
+NO_ORIGIN: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,18 +70,22 @@ class VisitQueue(Protocol):
 class Publisher(Protocol):
     """Sends messages."""
 
-    def publish(self, bodies: Sequence[str]) -> None:
+    def publish(self, bodies: Sequence[str], origin: Mapping[str, str] = NO_ORIGIN) -> None:
         """Send messages; when it returns they will be delivered.
 
         Parameters
         ----------
         bodies
             JSON texts, each as `prompt_processing.domain.visit.parse_message` reads it.
+        origin
+            Where all of them come from: attributes for those who search or measure.
 
         Raises
         ------
         StoreError
-            If the other side does not take them all; some may have been taken.
+            If the other side does not take them all now; some may have been taken.
+        RefusedMessageError
+            If the other side will never take one of them; some may have been taken.
         """
         ...
 

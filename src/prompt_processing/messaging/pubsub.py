@@ -7,7 +7,7 @@ process that forks engines should not have, and hold messages for others. ``PUBS
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import batched
 from typing import Any, Final
@@ -26,10 +26,10 @@ from google.pubsub_v1 import PublisherClient, PubsubMessage, PullRequest, Subscr
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
-from prompt_processing.domain.errors import EventError, StoreError
+from prompt_processing.domain.errors import StoreError
 from prompt_processing.domain.outcome import Delivery
-from prompt_processing.domain.visit import CancelVisit, DetectorVisit, WarmUp, parse_message
-from prompt_processing.messaging.port import Received
+from prompt_processing.messaging.attributes import attributes
+from prompt_processing.messaging.port import NO_ORIGIN, Received
 
 TIMEOUT: Final = 10.0
 """Longest time that a request may take, with its repetitions [s]."""
@@ -56,9 +56,11 @@ class PubSubPublisher:
         self._topic = topic
         self._client = PublisherClient(transport=_emulated(PublisherGrpcTransport))
 
-    def publish(self, bodies: Sequence[str]) -> None:
+    def publish(self, bodies: Sequence[str], origin: Mapping[str, str] = NO_ORIGIN) -> None:
         """Send messages; see the port."""
-        messages = [PubsubMessage(data=body.encode(), attributes=attributes(body)) for body in bodies]
+        messages = [
+            PubsubMessage(data=body.encode(), attributes={**attributes(body), **origin}) for body in bodies
+        ]
         for some in batched(messages, MAX_MESSAGES):
             with _errors(self._topic):
                 self._client.publish(topic=self._topic, messages=list(some), **_ANSWERS)
@@ -205,31 +207,6 @@ class _Cancelled:
 
 def _cancelled(*_: Any, **__: Any) -> _Cancelled:
     return _Cancelled()
-
-
-def attributes(body: str) -> dict[str, str]:
-    """Return the attributes of a message, by which subscriptions filter and operators search.
-
-    Whoever receives it relies on the body alone. A body that cannot be read has none.
-    """
-    try:
-        message = parse_message(body)
-    except EventError:
-        return {}
-    found = {
-        "kind": message.kind,
-        "schema_version": str(message.schema_version),
-        "instrument": message.instrument,
-    }
-    match message:
-        case DetectorVisit():
-            found |= {"group": message.groupId, "detector": str(message.detector), "survey": message.survey}
-            found["dedup_key"] = f"{message.instrument}:{message.groupId}:{message.detector}"
-        case CancelVisit():
-            found["group"] = message.groupId
-        case WarmUp():
-            pass
-    return {name: value for name, value in found.items() if value}
 
 
 def _emulated(transport: Callable[..., Any]) -> Any:

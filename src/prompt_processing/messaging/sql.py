@@ -2,7 +2,7 @@
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from sqlalchemy import (
@@ -23,7 +23,7 @@ from sqlalchemy import (
 
 from prompt_processing import database
 from prompt_processing.domain.outcome import Delivery
-from prompt_processing.messaging.port import Received
+from prompt_processing.messaging.port import NO_ORIGIN, Received
 
 POLL_INTERVAL: Final = 0.1
 """Time between two looks of a waiting receiver [s]."""
@@ -68,7 +68,7 @@ class SqlQueue:
         with database.setting_up(engine, "queue") as connection:
             _METADATA.create_all(connection)
 
-    def publish(self, bodies: Sequence[str]) -> None:
+    def publish(self, bodies: Sequence[str], origin: Mapping[str, str] = NO_ORIGIN) -> None:  # noqa: ARG002 (not kept)
         """Send messages; see the port."""
         with database.writing(self._engine, "queue: publish") as connection:
             for body in bodies:

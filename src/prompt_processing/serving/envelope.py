@@ -6,6 +6,9 @@ Unwrapped
     The data alone; names and attributes are headers (the subscription's ``write_metadata``).
 CloudEvent
     A wrapped message as the data of an event, in the binary or the structured mode (as Eventarc sends it).
+Visit event
+    A message as the data of a CloudEvent of the structured mode: what the bridge posts to a webhook. It comes
+    by no subscription, so it is let in as one of the name `WEBHOOK`.
 S3
     What an S3 store posts to a webhook: ``{"Records": [...]}``. It comes by no subscription, so it is let in
     as one of the name `S3`.
@@ -23,6 +26,7 @@ from typing import Any, Final
 from prompt_processing.domain.errors import BadRequestError
 
 S3: Final = "s3"
+WEBHOOK: Final = "webhook"
 _METADATA: Final = "x-goog-pubsub-"
 _STRUCTURED: Final = "application/cloudevents+json"
 
@@ -56,8 +60,10 @@ def parse(headers: Mapping[str, str], body: bytes) -> Pushed:
     """
     headers = {name.lower(): value for name, value in headers.items()}
     content: Any = _json(body)
-    if headers.get("content-type", "").startswith(_STRUCTURED):
-        content = content.get("data") if isinstance(content, dict) else None
+    if headers.get("content-type", "").startswith(_STRUCTURED) and isinstance(content, dict):
+        event, content = content, content.get("data")
+        if isinstance(content, dict) and "kind" in content:
+            return Pushed(_required(event, "id"), WEBHOOK, json.dumps(content), {})
     if isinstance(content, dict) and isinstance(content.get("message"), dict):
         return _wrapped(content)
     if isinstance(content, dict) and isinstance(content.get("Records"), list):

@@ -1,0 +1,25 @@
+"""The bridge: the observatory's events on Kafka become one message per detector.
+
+``python main.py`` runs until SIGTERM: a Cloud Run worker pool, or a cluster.
+"""
+
+import os
+import signal
+import threading
+from pathlib import Path
+
+from prompt_processing import logs
+from prompt_processing.bridge_factory import BridgeFactory
+from prompt_processing.serving.health import Health
+
+logs.configure(("prompt_processing=INFO",), as_json=True)
+stop = threading.Event()
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, lambda *_: stop.set())
+factory = BridgeFactory(Path(os.environ.get("PROMPT_REPO", ".")))
+bridge = factory.bridge(factory.group_source())
+with Health(
+    is_alive=bridge.is_alive, is_ready=factory.metrics.is_connected, metrics=factory.metrics.page
+) as health:
+    health.ready()
+    bridge.run(stop)

@@ -1,0 +1,239 @@
+"""The flow from a record to its messages: nothing is committed that was not acknowledged."""
+
+import hashlib
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
+from datetime import UTC, datetime
+from typing import Final
+
+import structlog
+
+from prompt_processing.bridge.dead_letters import DeadLetters
+from prompt_processing.bridge.decode import Decoder, Event
+from prompt_processing.bridge.metrics import BridgeMetrics
+from prompt_processing.bridge.records import Record, RecordSource
+from prompt_processing.bridge.rules import Rules, Skipped
+from prompt_processing.domain.errors import EventError, RefusedMessageError, RetriableError
+from prompt_processing.domain.visit import CancelVisit, DetectorVisit, NextVisit
+from prompt_processing.messaging.port import Publisher
+
+_LOG: Final = structlog.get_logger(__name__)
+
+POLL: Final = 1.0
+"""Longest wait for a record before it is looked whether to stop [s]."""
+KEEP: Final = 1.0
+"""Time between two signs of life while a record takes long [s]."""
+SILENCE: Final = 60.0
+"""Time without a sign of life after which a bridge hangs [s]."""
+FIRST_PAUSE: Final = 0.2
+LONGEST_PAUSE: Final = 10.0
+"""Longest wait after a failure before the same is tried again [s]; it doubles with each failure."""
+type Message = DetectorVisit | CancelVisit
+
+_TRACEPARENT: Final = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+class Bridge:
+    """Takes records one after the other, and sends the messages of each.
+
+    A record is committed when all of its messages are acknowledged, or when it stands among the dead letters.
+    Until then it is tried again: what happens to be sent twice has the same ``dedup_key``.
+
+    Parameters
+    ----------
+    source
+        Where records come from.
+    decoder
+        Reads them.
+    rules
+        Say who gets an event.
+    sink
+        Where messages go.
+    dead_letters
+        Where records go that cannot be read, or that the sink will never take.
+    metrics
+        What is counted and measured.
+    drain
+        Time that the record in hand gets when the bridge is stopped [s].
+    """
+
+    def __init__(
+        self,
+        *,
+        source: RecordSource,
+        decoder: Decoder,
+        rules: Rules,
+        sink: Publisher,
+        dead_letters: DeadLetters,
+        metrics: BridgeMetrics,
+        drain: float,
+    ) -> None:
+        self._source = source
+        self._decoder = decoder
+        self._rules = rules
+        self._sink = sink
+        self._dead_letters = dead_letters
+        self._metrics = metrics
+        self._drain = drain
+        self._seen = time.monotonic()
+
+    def is_alive(self) -> bool:
+        """Return whether the loop goes round; it does also while it waits for others."""
+        return time.monotonic() - self._seen < SILENCE
+
+    def run(self, stop: threading.Event, on_record: Callable[[Record], None] = lambda _: None) -> None:
+        """Work until it is stopped, or there are no more records.
+
+        Parameters
+        ----------
+        stop
+            Ends the work when it is set.
+        on_record
+            Called with each record that is done.
+
+        Raises
+        ------
+        ConflictError
+            If another bridge has taken this one's name.
+        """
+        try:
+            while not (stop.is_set() or self._source.ended):
+                self._seen = time.monotonic()
+                record = self._receive(stop)
+                if record is None:
+                    continue
+                self._metrics.working(record.timestamp)
+                steps = (self._handle, self._source.done)
+                if all(self._carry_out(step, record, stop) for step in steps):
+                    on_record(record)
+                self._metrics.working(0.0)
+        finally:
+            self._source.close()
+
+    def _receive(self, stop: threading.Event) -> Record | None:
+        try:
+            return self._source.receive(POLL)
+        except RetriableError as error:
+            _LOG.warning("no records", error=str(error))
+            stop.wait(FIRST_PAUSE)
+            return None
+
+    def _carry_out(self, step: Callable[[Record], None], record: Record, stop: threading.Event) -> bool:
+        """Try a step until it succeeds; `False` if the record is another's by now, or time is up.
+
+        The step runs beside, so that the group hears of this member however long it takes.
+        """
+        pause = FIRST_PAUSE
+        while True:
+            work = _beside(lambda: step(record))
+            if not self._await(work, stop):
+                _LOG.warning("record left to whoever comes next", record=str(record), step=step.__name__)
+                return False
+            try:
+                work.result()
+            except RetriableError as error:
+                _LOG.warning("to be tried again", record=str(record), step=step.__name__, error=str(error))
+            except Exception:  # noqa: BLE001 (logged with its traceback)
+                # A fault of ours: the record waits, and this is loud, but nothing is lost.
+                _LOG.exception("to be tried again", record=str(record), step=step.__name__)
+            else:
+                return True
+            self._metrics.retries.inc()
+            end = time.monotonic() + random.uniform(pause / 2, pause)  # noqa: S311 (spreads the load)
+            while (left := end - time.monotonic()) > 0:
+                if stop.wait(min(left, KEEP)) or not self._keep():
+                    _LOG.warning("record left to whoever comes next", record=str(record), step=step.__name__)
+                    return False
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _await(self, work: Future[None], stop: threading.Event) -> bool:
+        """Wait for the end of some work; `False` if that is not worth it any more."""
+        end: float | None = None
+        while not wait([work], KEEP if end is None else KEEP / 10).done:
+            if stop.is_set():
+                end = end or time.monotonic() + self._drain
+                if time.monotonic() > end:
+                    return False
+            if not self._keep():
+                return False
+        return True
+
+    def _keep(self) -> bool:
+        self._seen = time.monotonic()
+        try:
+            return self._source.keep()
+        except RetriableError as error:
+            _LOG.warning("no records", error=str(error))
+            return True
+
+    def _handle(self, record: Record) -> None:
+        """Do all that a record asks for."""
+        try:
+            event = self._decoder(record)
+            found = self._rules.messages(event)
+            if isinstance(found, Skipped):
+                self._skip(record, event, found.reason)
+            else:
+                self._send(record, event, found)
+        except (EventError, RefusedMessageError) as error:
+            self._dead_letters.put(record, error)
+            self._metrics.dead_letters.inc()
+            _LOG.error("record is now a dead letter", record=str(record), error=str(error))
+
+    def _skip(self, record: Record, event: Event, reason: str) -> None:
+        self._metrics.skipped.labels(reason=reason).inc()
+        if reason == "expired":
+            self._metrics.expired.inc()
+        _LOG.info("event skipped", record=str(record), reason=reason, group=event.groupId)
+
+    def _send(self, record: Record, event: Event, messages: Sequence[Message]) -> None:
+        began = time.monotonic()
+        self._sink.publish([message.model_dump_json() for message in messages], _origin(record))
+        metrics, kind = self._metrics, messages[0].kind
+        metrics.publish_seconds.observe(time.monotonic() - began)
+        metrics.record_seconds.observe(max(time.time() - record.timestamp, 0.0))
+        metrics.fanout_messages.labels(kind=kind).inc(len(messages))
+        if isinstance(event, NextVisit):
+            metrics.visit(event.private_efdStamp)
+        _LOG.info(
+            "event sent",
+            record=str(record),
+            kind=kind,
+            group=event.groupId,
+            instrument=messages[0].instrument,
+            messages=len(messages),
+        )
+
+
+def _beside(work: Callable[[], None]) -> Future[None]:
+    """Do some work in a thread that keeps nobody from ending."""
+    future: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            work()
+            future.set_result(None)
+        except BaseException as error:  # noqa: BLE001 (raised again by whoever waits)
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="record", daemon=True).start()
+    return future
+
+
+def _origin(record: Record) -> dict[str, str]:
+    """Return where the messages of a record come from (https://www.w3.org/TR/trace-context/)."""
+    given = record.headers.get("traceparent", b"").decode(errors="replace")
+    digest = hashlib.sha256(str(record).encode()).hexdigest()
+    # Made of the record's place if there is none: the same record has the same trace whoever sends it.
+    trace = given if _TRACEPARENT.fullmatch(given) else f"00-{digest[:32]}-{digest[32:48]}-01"
+    return {
+        "source_topic": record.topic,
+        "source_partition": str(record.partition),
+        "source_offset": str(record.offset),
+        "traceparent": trace,
+        "published_at": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+    }

@@ -1,0 +1,69 @@
+"""Looking whether all is there that a bridge needs, before the night."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import httpx2
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.schema_registry import SchemaRegistryClient
+from confluent_kafka.schema_registry.error import SchemaRegistryError
+
+from prompt_processing.domain.errors import PromptError
+
+TIMEOUT: Final = 10.0
+"""Longest wait for an answer [s]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was found of one thing."""
+
+    name: str
+    fine: bool
+    text: str
+
+
+def look_at_topics(client: Mapping[str, Any], topics: Sequence[str]) -> Iterator[Found]:
+    """Yield whether the brokers answer, and whether each topic is there."""
+    refusals: list[str] = []
+    # What is wrong with a password or a certificate is told beside the request only.
+    settings: dict[str, Any] = {**client, "error_cb": lambda error: refusals.append(error.str())}
+    admin = AdminClient(settings)
+    try:
+        cluster = admin.list_topics(timeout=TIMEOUT)
+    except KafkaException as error:
+        why = refusals[0] if refusals else error.args[0].str()
+        yield Found("brokers", fine=False, text=why)
+        return
+    yield Found("brokers", fine=True, text=f"{len(cluster.brokers)} of cluster {cluster.cluster_id}")
+    for topic in topics:
+        described = cluster.topics.get(topic)
+        if described is None or described.error is not None:
+            yield Found(topic, fine=False, text="there is no such topic, or it may not be read")
+        else:
+            yield Found(topic, fine=True, text=f"{len(described.partitions)} partitions")
+
+
+def look_at_schema(registry: SchemaRegistryClient, topic: str, reader: str) -> Found:
+    """Return whether the latest schema of a topic has all fields that are read."""
+    subject = f"{topic}-value"
+    try:
+        latest = registry.get_latest_version(subject)
+    except (SchemaRegistryError, httpx2.HTTPError) as error:
+        return Found(subject, fine=False, text=str(error))
+    written = {field["name"] for field in json.loads(latest.schema.schema_str or "{}").get("fields", ())}
+    missing = [field["name"] for field in json.loads(reader)["fields"] if field["name"] not in written]
+    if missing:
+        return Found(subject, fine=False, text=f"version {latest.version} lacks {', '.join(missing)}")
+    return Found(subject, fine=True, text=f"version {latest.version}, schema {latest.schema_id}")
+
+
+def look(name: str, ask: Callable[[], str]) -> Found:
+    """Return what somebody answers, or what is wrong with it."""
+    try:
+        return Found(name, fine=True, text=ask())
+    except PromptError as error:
+        return Found(name, fine=False, text=str(error))

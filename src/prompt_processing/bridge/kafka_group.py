@@ -1,0 +1,167 @@
+"""The observatory's events, read by one member of a consumer group."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from prompt_processing.bridge.metrics import BridgeMetrics
+from prompt_processing.bridge.records import Record
+from prompt_processing.domain.errors import ConflictError, StoreError
+
+_LOG: Final = structlog.get_logger(__name__)
+
+TIMEOUT: Final = 10.0
+"""Longest wait for an answer of the brokers [s]."""
+SESSION: Final = 10.0
+"""Time after which a member that is gone is missed: less than visits are announced ahead [s]."""
+_NONE_LATER: Final = -1
+"""Offset that stands for: there is no record after this time."""
+
+
+class GroupSource:
+    """A `~prompt_processing.bridge.records.RecordSource` that reads topics as a member of a group.
+
+    Where the group has read a partition before, it goes on there; a new group begins with what was written in
+    the last seconds that count. Nothing is ever committed by itself.
+
+    Parameters
+    ----------
+    client
+        How the brokers are found; see `prompt_processing.messaging.kafka.connection`.
+    topics
+        Names of the topics.
+    group, instance
+        Name of the group, and of this member in it.
+    max_age
+        How far back a new group begins [s].
+    metrics
+        Where rebalances, lag and connection are noted.
+    """
+
+    ended = False
+
+    def __init__(
+        self,
+        client: Mapping[str, Any],
+        topics: Sequence[str],
+        *,
+        group: str,
+        instance: str,
+        max_age: float,
+        metrics: BridgeMetrics,
+    ) -> None:
+        self._name = f"{group}/{instance}"
+        self._max_age = max_age
+        self._metrics = metrics
+        self._held = False
+        self._lost = False
+        self._consumer = Consumer(
+            {
+                **client,
+                "group.id": group,
+                "group.instance.id": instance,
+                "session.timeout.ms": int(SESSION * 1000),
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                # Only where what was committed has been deleted since: what is left is all that there is.
+                "auto.offset.reset": "earliest",
+                "isolation.level": "read_committed",
+                "fetch.wait.max.ms": 10,
+                "topic.metadata.refresh.interval.ms": 10_000,
+                "statistics.interval.ms": 1000,
+                "stats_cb": lambda text: metrics.on_statistics(json.loads(text)),
+                "error_cb": lambda error: _LOG.warning("kafka", error=error.str()),
+            }
+        )
+        self._consumer.subscribe(
+            list(topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
+        )
+
+    def receive(self, timeout: float) -> Record | None:
+        """Return the next record; see the port."""
+        if self._held:
+            self._consumer.resume(self._consumer.assignment())
+            self._held = False
+        self._lost = False
+        message = self._poll(timeout)
+        return None if message is None else to_record(message)
+
+    def keep(self) -> bool:
+        """Stay a member; see the port."""
+        if not self._held:
+            self._consumer.pause(self._consumer.assignment())
+            self._held = True
+        self._poll(0.0)
+        return not self._lost
+
+    def done(self, record: Record) -> None:
+        """Commit a record; see the port."""
+        place = TopicPartition(record.topic, record.partition, record.offset + 1)
+        try:
+            (committed,) = self._consumer.commit(offsets=[place], asynchronous=False) or [place]
+        except KafkaException as error:
+            raise StoreError(f"{self._name}: {record}: not committed: {error}") from error
+        if committed.error is not None:
+            raise StoreError(f"{self._name}: {record}: not committed: {committed.error}")
+
+    def close(self) -> None:
+        """Leave, but keep the place in the group for a successor of the same name."""
+        self._consumer.close()
+
+    def _poll(self, timeout: float) -> Message | None:
+        try:
+            message = self._consumer.poll(timeout)
+        except KafkaException as error:
+            raise StoreError(f"{self._name}: {error}") from error
+        if message is None:
+            return None
+        problem = message.error()
+        if problem is None:
+            return message
+        if problem.fatal():
+            raise ConflictError(f"{self._name}: {problem.str()}")
+        if problem.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+            raise StoreError(f"{self._name}: {problem.str()}")
+        _LOG.warning("topic is missing", error=problem.str())
+        return None
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._metrics.rebalances.inc()
+        _LOG.info("partitions assigned", partitions=[f"{each.topic}/{each.partition}" for each in partitions])
+        known = {
+            (each.topic, each.partition): each.offset for each in consumer.committed(partitions, TIMEOUT)
+        }
+        for each in partitions:
+            if known[each.topic, each.partition] < 0:
+                each.offset = self._beginning(consumer, each)
+        consumer.assign(partitions)
+        if self._held:
+            consumer.pause(partitions)
+
+    def _beginning(self, consumer: Consumer, partition: TopicPartition) -> int:
+        """Return the offset from which a partition is read that the group has never read."""
+        # The end first: what is written meanwhile comes after it.
+        _, end = consumer.get_watermark_offsets(partition, TIMEOUT)
+        since = int((time.time() - self._max_age) * 1000)
+        (found,) = consumer.offsets_for_times(
+            [TopicPartition(partition.topic, partition.partition, since)], TIMEOUT
+        )
+        return end if found.offset == _NONE_LATER else found.offset
+
+    def _on_revoke(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._lost = True
+        self._metrics.rebalances.inc()
+        _LOG.info("partitions revoked", partitions=[f"{each.topic}/{each.partition}" for each in partitions])
+
+
+def to_record(message: Message) -> Record:
+    """Return a record of the Kafka client as ours."""
+    topic, partition, offset = message.topic(), message.partition(), message.offset()
+    assert topic is not None and partition is not None and offset is not None  # noqa: S101, PT018 (it was read)
+    value: Any = message.value()
+    headers: Any = message.headers() or []
+    return Record(topic, partition, offset, value, message.timestamp()[1] / 1000, dict(headers))

@@ -1,0 +1,194 @@
+"""``prompt bridge``: from the observatory's Kafka to one message per detector."""
+
+import json
+import signal
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from prompt_processing.cli.logs import configure_engines
+from prompt_processing.cli.options import json_flag, repo_argument
+from prompt_processing.cli.progress import Progress
+
+if TYPE_CHECKING:
+    from prompt_processing.bridge.kafka_range import Range, RangeSource
+    from prompt_processing.bridge.records import Record
+    from prompt_processing.bridge_factory import BridgeFactory
+
+dry_run_flag = click.option("--dry-run", is_flag=True, help="Only print the messages that would be sent.")
+
+
+class UtcTime(click.ParamType[float]):
+    """A time, UTC unless it says otherwise, as seconds since 1970."""
+
+    name = "time"
+
+    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the seconds."""
+        if isinstance(value, float):
+            return value
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r} is no time such as 2026-02-01T23:30:00.", param, ctx)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+@click.group()
+def bridge() -> None:
+    """Bring visits from the observatory's Kafka to the workers."""
+
+
+@bridge.command("run")
+@repo_argument
+def bridge_run(repo: Path) -> None:
+    """Send one message per detector for each visit that Kafka announces, until told to stop.
+
+    An event is done with when the sink has acknowledged all of its messages: whatever fails before that is
+    tried again. SIGTERM and Ctrl-C end the bridge within 10 s. REPO is the folder with the settings.
+    """
+    configure_engines("prompt_processing=INFO")
+    stop = stop_on_signals()
+    factory = open_factory(repo)
+    worker = factory.bridge(factory.group_source())
+    click.echo(f"{repo}: working", err=True)
+    worker.run(stop)
+    click.echo(f"{repo}: stopped", err=True)
+
+
+@bridge.command("check")
+@repo_argument
+@click.option("--send", is_flag=True, help="Send a warm-up message for each instrument to the sink.")
+@click.pass_context
+def bridge_check(context: click.Context, repo: Path, *, send: bool) -> None:
+    """Look whether brokers, topics, schemas and sink are there; the exit status is 1 if not."""
+    fine = True
+    for found in open_factory(repo).check(send=send):
+        fine = fine and found.fine
+        mark = click.style("ok", fg="green") if found.fine else click.style("WRONG", fg="red")
+        click.echo(f"{found.name}: {mark}: {found.text}")
+    context.exit(0 if fine else 1)
+
+
+@bridge.command("replay")
+@repo_argument
+@click.option(
+    "--from", "begin", type=UtcTime(), required=True, metavar="TIME", help="First time, UTC, in ISO 8601."
+)
+@click.option("--to", "end", type=UtcTime(), metavar="TIME", help="Time after the last one.  [default: now]")
+@dry_run_flag
+def bridge_replay(repo: Path, begin: float, end: float | None, *, dry_run: bool) -> None:
+    """Send the visits once more that Kafka was told of in some time, whatever was sent before.
+
+    This is safe at any time: a worker that gets a visit which is done, or which another one is working on,
+    does nothing. Visits are sent however old they are; a worker records those that are too old for it as
+    skipped.
+    """
+    factory = open_factory(repo)
+    source = factory.range_source()
+    now = datetime.now(UTC).timestamp()
+    ranges = source.between(factory.topics, begin, now if end is None else end)
+    sent = send_ranges(factory, source, ranges, dry_run=dry_run)
+    click.echo(f"{sent} events {'would be' if dry_run else 'were'} sent again")
+
+
+@bridge.group("dead-letters")
+def dead_letters() -> None:
+    """Look at records that could not be read, and read them again."""
+
+
+@dead_letters.command("list")
+@repo_argument
+@json_flag
+def dead_letters_list(repo: Path, *, as_json: bool) -> None:
+    """List all dead letters that Kafka still has: where each stood, and why it is one."""
+    from prompt_processing.bridge.dead_letters import error_of, unwrap
+
+    factory = open_factory(repo)
+    source, topic = factory.letters_source(), factory.settings.bridge.dead_letters_topic
+    waiting = {part.partition: part.begin for part in source.not_done(topic)}
+    source = factory.letters_source(unwrapped=False)
+    letters = read_all(source, source.everything(topic))
+    rows = [
+        {
+            "letter": str(letter),
+            "source": str(unwrap(letter)),
+            "written": datetime.fromtimestamp(letter.timestamp, UTC).isoformat(timespec="seconds"),
+            "size": len(letter.value or b""),
+            "replayed": letter.offset < waiting[letter.partition],
+            "error": error_of(letter),
+        }
+        for letter in letters
+    ]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    for row in rows:
+        state = "replayed" if row["replayed"] else "waiting"
+        click.echo(f"{row['letter']}  {row['written']}  {state}  {row['size']} bytes of {row['source']}")
+        click.echo(f"    {row['error']}")
+    click.echo(f"{len(rows)} dead letters, {sum(not row['replayed'] for row in rows)} waiting")
+
+
+@dead_letters.command("replay")
+@repo_argument
+@dry_run_flag
+def dead_letters_replay(repo: Path, *, dry_run: bool) -> None:
+    """Read the dead letters that wait once more, and send their visits.
+
+    One that cannot be read this time either becomes a new dead letter.
+    """
+    factory = open_factory(repo)
+    source = factory.letters_source(commit=not dry_run)
+    ranges = source.not_done(factory.settings.bridge.dead_letters_topic)
+    done = send_ranges(factory, source, ranges, dry_run=dry_run)
+    click.echo(f"{done} dead letters {'would be' if dry_run else 'were'} read again")
+
+
+def open_factory(repo: Path) -> "BridgeFactory":
+    """Return what builds the bridge; its import takes seconds."""
+    from prompt_processing.bridge_factory import BridgeFactory
+
+    return BridgeFactory(repo)
+
+
+def stop_on_signals() -> threading.Event:
+    """Return what is set when the command is to end."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def send_ranges(
+    factory: "BridgeFactory", source: "RangeSource", ranges: "list[Range]", *, dry_run: bool
+) -> int:
+    """Send what stands in some ranges, however old; return how many records were done."""
+    from prompt_processing.bridge_factory import NEVER
+
+    worker = factory.bridge(source, expiry=NEVER, dry_run=dry_run)
+    total, done = source.read(ranges), 0
+    with Progress() as progress:
+        progress("records", 0, total)
+
+        def count(_: "Record") -> None:
+            nonlocal done
+            done += 1
+            progress("records", done, total)
+
+        worker.run(stop_on_signals(), count)
+    return done
+
+
+def read_all(source: "RangeSource", ranges: "list[Range]") -> "list[Record]":
+    """Return the records of some ranges, in the order of their writing."""
+    source.read(ranges)
+    found = []
+    while not source.ended:
+        if (record := source.receive(1.0)) is not None:
+            found.append(record)
+    source.close()
+    return sorted(found, key=lambda record: record.timestamp)

@@ -1,0 +1,69 @@
+"""Messages by Redis Streams."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import redis
+
+from prompt_processing.domain.errors import StoreError
+from prompt_processing.messaging.attributes import attributes
+from prompt_processing.messaging.port import NO_ORIGIN
+
+TIMEOUT: Final = 10.0
+"""Longest wait for an answer [s]."""
+
+
+class RedisPublisher:
+    """A `~prompt_processing.messaging.port.Publisher` to a stream per instrument.
+
+    An entry is a flat map of strings: each field of the message by its name, as the observatory's own workers
+    read it, and the attributes. Lists are JSON. All entries of a call are added at once or not at all.
+
+    Parameters
+    ----------
+    url
+        Server and database, ``redis://host:port/database``.
+    stream
+        Name of the stream, in which ``{instrument}`` stands for the instrument in lower case.
+    max_length
+        About how many entries a stream keeps.
+    """
+
+    def __init__(self, url: str, *, stream: str, max_length: int) -> None:
+        self._stream = stream
+        self._max_length = max_length
+        self._client = redis.Redis.from_url(url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT)
+
+    def publish(self, bodies: Sequence[str], origin: Mapping[str, str] = NO_ORIGIN) -> None:
+        """Send messages; see the port."""
+        try:
+            with self._client.pipeline(transaction=True) as pipeline:
+                for body in bodies:
+                    fields: dict[Any, Any] = dict(entry(body, origin))
+                    stream = self._stream.format(instrument=fields["instrument"].lower())
+                    pipeline.xadd(stream, fields, maxlen=self._max_length, approximate=True)
+                pipeline.execute()
+        except redis.RedisError as error:
+            raise StoreError(f"redis: {error}") from error
+
+    def check(self) -> str:
+        """Return who answers.
+
+        Raises
+        ------
+        StoreError
+            If nobody does.
+        """
+        try:
+            server: Any = self._client.info("server")
+        except redis.RedisError as error:
+            raise StoreError(f"redis: {error}") from error
+        return f"Redis {server['redis_version']}"
+
+
+def entry(body: str, origin: Mapping[str, str]) -> dict[str, str]:
+    """Return a message as the flat map of strings that a stream carries."""
+    message: dict[str, Any] = json.loads(body)
+    fields = {name: value if isinstance(value, str) else json.dumps(value) for name, value in message.items()}
+    return {**attributes(body), **origin, **fields}
