@@ -99,3 +99,30 @@ def results(tmp_path_factory):
     from support.results import make_results
 
     return make_results(tmp_path_factory.mktemp("repo"), tmp_path_factory.mktemp("night"))
+
+
+@pytest.fixture(scope="session")
+def kafka(request):
+    """A Kafka broker; whoever shares it gives each test topics and groups of its own."""
+    from support.brokers import KafkaBroker
+
+    with make_server(request, KafkaBroker) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def registry(request):
+    """A schema registry; whoever shares it gives each test subjects of its own."""
+    from support.brokers import SchemaRegistry
+
+    with make_server(request, SchemaRegistry) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server(request):
+    """A Redis server; whoever shares it gives each test keys of its own."""
+    from support.brokers import RedisServer
+
+    with make_server(request, RedisServer) as server:
+        yield server

@@ -87,6 +87,11 @@ class Server(ABC):
         return self._process is not None and self._process.poll() is None
 
     @property
+    def exit_code(self) -> int | None:
+        """How it has ended; `None` if it runs, or was never started."""
+        return None if self._process is None else self._process.poll()
+
+    @property
     def log_file(self) -> Path:
         return self._folder / "log"
 

@@ -1,0 +1,331 @@
+"""The bridge on a real broker, registry, Pub/Sub emulator and Redis; the long form is in tests/faults."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from support.bridge_world import (
+    Observatory,
+    PubSubReceiver,
+    RedisReceiver,
+    bridge_process,
+    bridge_service,
+    keys,
+    metrics,
+)
+from support.emulators import Proxy
+from support.engines import wait_for
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def observatory(kafka, registry):
+    made = Observatory(kafka.bootstrap, registry.url)
+    for topic in (made.visits, made.cancellations, made.letters):
+        kafka.create_topic(topic)
+    return made
+
+
+@pytest.fixture
+def receiver(pubsub):
+    with PubSubReceiver(pubsub.host) as made:
+        yield made
+
+
+@pytest.fixture
+def settings(observatory, receiver, kafka, registry, pubsub):
+    """Settings of a bridge to Pub/Sub, with some changed."""
+
+    def make(**changes):
+        own = {"PROMPT_PUBSUB__TOPIC": receiver.topic, "PUBSUB_EMULATOR_HOST": pubsub.host}
+        return observatory.settings(kafka.bootstrap, registry.url, **{**own, **changes})
+
+    return make
+
+
+@pytest.fixture
+def command(settings):
+    """Runs a command with settings from the environment alone, and returns what it prints."""
+
+    def run(*arguments, code=0, **changes):
+        program = Path(sys.executable).with_name("prompt")
+        done = subprocess.run(
+            [program, "bridge", *map(str, arguments)],
+            env={**os.environ, **settings(**changes)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    return run
+
+
+def test_every_detector_gets_its_message_and_tells_where_it_comes_from(observatory, receiver, settings):
+    observatory.announce("before")  # a new group begins in the past
+    with bridge_service(settings()) as service:
+        observatory.announce("wide", "LSSTCam")
+        observatory.write(b"junk")
+        observatory.announce("test", salIndex=999)
+        observatory.announce("after")
+        observatory.cancel("after")
+        wanted = keys("before", "after") | keys("wide", instrument="LSSTCam") | {"cancel:LATISS"}
+        receiver.wait_for(wanted)
+        assert receiver.counts == dict.fromkeys(wanted, 1)
+        metric = metrics(service)
+        assert metric('bridge_fanout_messages_total{kind="visit"}') == 191
+        assert metric('bridge_fanout_messages_total{kind="cancel"}') == 1
+        assert metric('bridge_skipped_total{reason="test-queue"}') == 1
+        assert metric("bridge_dead_letters_total") == 1
+        assert metric("bridge_connected") == 1
+        assert 0 < metric("bridge_last_visit_age_seconds") < 60
+        wait_for(lambda: metrics(service)("bridge_lag_records") == 0)
+        service.stop()
+        assert service.exit_code == 0
+        lines = [line for line in service.lines() if line["message"] == "event sent"]
+    assert [line["messages"] for line in lines if line["group"] == "wide"] == [189]
+    found = receiver.attributes["LSSTCam:wide:94"]
+    assert {name: found[name] for name in ("instrument", "detector", "group", "survey", "kind")} == {
+        "instrument": "LSSTCam", "detector": "94", "group": "wide", "survey": "BLOCK-1", "kind": "visit",
+    }  # fmt: skip
+    assert (found["source_topic"], found["source_offset"]) == (observatory.visits, "1")
+    assert found["schema_version"] == "1"
+    sent = datetime.fromisoformat(found["published_at"])
+    assert abs((datetime.now(UTC) - sent).total_seconds()) < 120
+    assert found["traceparent"] == receiver.attributes["LSSTCam:wide:3"]["traceparent"]
+
+
+def test_dead_letters_are_listed_and_read_again(observatory, receiver, settings, command, tmp_path):
+    with bridge_process(settings()):
+        observatory.write(b"junk")
+        observatory.announce("x", position=[0.0, 95.0])
+        observatory.announce("last")
+        receiver.wait_for(keys("last"))
+    letters = json.loads(command("dead-letters", "list", tmp_path, "--json"))
+    assert [letter["source"].rpartition("/")[2] for letter in letters] == ["0", "1"]
+    assert [letter["replayed"] for letter in letters] == [False, False]
+    assert "declination 95" in letters[1]["error"]
+    assert "2 dead letters would be read again" in command("dead-letters", "replay", tmp_path, "--dry-run")
+    assert "2 dead letters, 2 waiting" in command("dead-letters", "list", tmp_path)
+    assert "2 dead letters were read again" in command("dead-letters", "replay", tmp_path)
+    # Nothing was mended, so each is a new dead letter, of the same record.
+    letters = json.loads(command("dead-letters", "list", tmp_path, "--json"))
+    assert [letter["replayed"] for letter in letters] == [True, True, False, False]
+    assert [letter["source"] for letter in letters[:2]] == [letter["source"] for letter in letters[2:]]
+
+
+def test_a_letter_whose_cause_is_mended_becomes_messages(
+    kafka, observatory, receiver, settings, command, tmp_path
+):
+    """Here the cause is a sink that does not take messages of this size."""
+    small = f"small-{observatory.own}"
+    kafka.create_topic(small, config={"max.message.bytes": "100"})
+    refused = settings(PROMPT_BRIDGE__SINK="kafka", PROMPT_BRIDGE__MESSAGES_TOPIC=small)
+    with bridge_service(refused) as service:
+        observatory.announce("x", "LSSTCam")
+        wait_for(lambda: metrics(service)("bridge_dead_letters_total") == 1)
+    assert "1 dead letters were read again" in command("dead-letters", "replay", tmp_path)
+    receiver.wait_for(keys("x", instrument="LSSTCam"))
+    assert "1 dead letters, 0 waiting" in command("dead-letters", "list", tmp_path)
+
+
+def test_what_was_sent_may_be_sent_again(observatory, receiver, settings, command, tmp_path):
+    begin = datetime.now(UTC)
+    with bridge_process(settings()):
+        observatory.announce("a")
+        observatory.announce("old", private_efdStamp=time.time() - 7200)
+        observatory.announce("b")
+        receiver.wait_for(keys("a", "b"))
+    out = command("replay", tmp_path, "--from", begin.isoformat(), "--dry-run")
+    assert out.count('"kind":"visit"') == 3
+    assert receiver.counts == dict.fromkeys(keys("a", "b"), 1)
+    assert "3 events were sent again" in command("replay", tmp_path, "--from", begin.isoformat())
+    receiver.wait_for(keys("old"))
+    assert receiver.counts == {**dict.fromkeys(keys("a", "b"), 2), **dict.fromkeys(keys("old"), 1)}
+    assert "0 events" in command("replay", tmp_path, "--from", "2020-01-01", "--to", "2020-01-02")
+    error = command("replay", tmp_path, "--from", "yesterday", code=2)
+    assert "2026-02-01T23:30:00" in error
+
+
+def tls(kafka, ca_file, servers=None):
+    return {
+        "PROMPT_KAFKA__SECURITY": "sasl_ssl",
+        "PROMPT_KAFKA__SERVERS": servers or kafka.tls,
+        "PROMPT_KAFKA__USER": kafka.user,
+        "PROMPT_KAFKA__PASSWORD": kafka.password,
+        "PROMPT_KAFKA__CA_FILE": str(ca_file),
+    }
+
+
+def test_a_broker_that_does_not_prove_who_it_is_is_refused(
+    kafka, observatory, receiver, settings, command, tmp_path
+):
+    observatory.announce("a")
+    observatory.cancel("a")
+    right = tls(kafka, kafka.ca_file)
+    assert command("check", tmp_path, "--send", **right).count("ok") == 9
+    receiver.wait_for({"warmup:LATISS", "warmup:LSSTCam"})
+    wrong = {
+        "certificate": tls(kafka, kafka.wrong_ca_file),
+        "host": tls(kafka, kafka.ca_file, kafka.tls_wrong_host),
+        "password": {**right, "PROMPT_KAFKA__PASSWORD": "guess"},
+    }
+    for what, changed in wrong.items():
+        out = command("check", tmp_path, code=1, **changed)
+        assert "brokers: WRONG" in out, what
+        assert kafka.password not in out
+    with bridge_process(settings(**right)):
+        receiver.wait_for(keys("a"))
+
+
+def test_the_broker_may_be_killed_and_comes_back(require_services, registry, pubsub, receiver):
+    from support.brokers import KafkaBroker
+
+    with require_services(KafkaBroker) as broker:
+        observatory = Observatory(broker.bootstrap, registry.url)
+        for topic in (observatory.visits, observatory.cancellations, observatory.letters):
+            broker.create_topic(topic)
+        own = {"PROMPT_PUBSUB__TOPIC": receiver.topic, "PUBSUB_EMULATOR_HOST": pubsub.host}
+        with bridge_process(observatory.settings(broker.bootstrap, registry.url, **own)):
+            observatory.announce("a")
+            receiver.wait_for(keys("a"))
+            broker.kill()
+            broker.start()
+            observatory.announce("b")
+            receiver.wait_for(keys("b"))
+    assert receiver.counts.keys() == keys("a", "b")
+
+
+def test_the_registry_may_be_away(observatory, receiver, settings, registry):
+    observatory.announce("a")
+    with Proxy("127.0.0.1", registry.port) as line:
+        away = {"PROMPT_KAFKA__REGISTRY": registry.url.replace(str(registry.port), str(line.port))}
+        line.cut()
+        with bridge_service(settings(**away)) as service:
+            wait_for(lambda: metrics(service)("bridge_retries_total") > 0)
+            assert metrics(service)("bridge_dead_letters_total") == 0
+            line.mend()
+            receiver.wait_for(keys("a"))
+            line.cut()
+            observatory.announce("b")  # by a schema that is known
+            receiver.wait_for(keys("b"))
+    assert receiver.counts == dict.fromkeys(keys("a", "b"), 1)
+
+
+def test_pubsub_may_be_away_and_the_bridge_stops_all_the_same(observatory, receiver, settings, pubsub):
+    with Proxy("127.0.0.1", pubsub.port) as line:
+        away = settings(PUBSUB_EMULATOR_HOST=line.host)
+        with bridge_service(away) as service:
+            observatory.announce("a", "LSSTCam")
+            receiver.wait_for(keys("a", instrument="LSSTCam"))
+            line.cut()
+            observatory.announce("b", "LSSTCam")
+            wait_for(lambda: metrics(service)("bridge_retries_total") > 0)
+            observatory.announce("c", "LSSTCam")
+            began = time.monotonic()
+            service.stop()
+            assert service.exit_code == 0
+            assert time.monotonic() - began < 10
+            line.mend()
+            service.start()
+            receiver.wait_for(keys("b", "c", instrument="LSSTCam"))
+
+
+def test_redis_may_be_away(require_services, observatory, settings):
+    from support.brokers import RedisServer
+
+    with require_services(RedisServer) as server, ExitStack() as opened:
+        receiver = RedisReceiver(server.url)
+        own = {
+            "PROMPT_BRIDGE__SINK": "redis",
+            "PROMPT_REDIS__URL": server.url,
+            "PROMPT_REDIS__STREAM": receiver.stream,
+        }
+        opened.enter_context(bridge_process(settings(**own)))
+        observatory.announce("a")
+        wait_for(lambda: receiver.look() or keys("a") <= receiver.counts.keys())
+        server.kill()
+        observatory.announce("b")
+        server.start()
+        wait_for(lambda: receiver.look() or keys("b") <= receiver.counts.keys())
+        assert receiver.counts.keys() == keys("a", "b")
+
+
+def test_the_bridge_may_be_killed_at_any_moment(observatory, receiver, settings):
+    groups = [f"g{number}" for number in range(20)]
+    for group in groups:
+        observatory.announce(group, "LSSTCam")
+    killed = 0
+    while not keys(*groups, instrument="LSSTCam") <= receiver.counts.keys() and killed < 5:
+        with bridge_process(settings()):
+            before = len(receiver.counts)
+            wait_for(lambda: len(receiver.counts) > before)  # noqa: B023 (called at once)
+        killed += 1
+    assert killed > 1
+    with bridge_process(settings()) as last:
+        receiver.wait_for(keys(*groups, instrument="LSSTCam"))
+        assert last.stop() == 0
+    assert receiver.counts.keys() == keys(*groups, instrument="LSSTCam")
+
+
+def test_a_rebalance_in_the_middle_of_a_visit(observatory, receiver, settings, pubsub):
+    """The one that has a record in hand loses its partition to another bridge of the group."""
+    with Proxy("127.0.0.1", pubsub.port) as line:
+        held = settings(PUBSUB_EMULATOR_HOST=line.host, PROMPT_BRIDGE__INSTANCE="z")
+        with bridge_service(held) as first:
+            observatory.announce("a")
+            receiver.wait_for(keys("a"))
+            line.cut()
+            observatory.announce("b")
+            wait_for(lambda: metrics(first)("bridge_retries_total") > 0)
+            # Partitions go to members in the order of their names.
+            with bridge_process(settings(PROMPT_BRIDGE__INSTANCE="a")):
+                receiver.wait_for(keys("b"))
+                line.mend()
+                observatory.announce("c")
+                receiver.wait_for(keys("c"))
+            # The other one was killed: the first one gets its partitions when its session is over.
+            observatory.announce("d")
+            receiver.wait_for(keys("d"))
+            assert metrics(first)("bridge_rebalances_total") >= 3
+    assert receiver.counts.keys() == keys("a", "b", "c", "d")
+
+
+def test_a_bridge_with_the_same_name_takes_over(observatory, receiver, settings):
+    with bridge_service(settings()) as first:
+        observatory.announce("a")
+        receiver.wait_for(keys("a"))
+        with bridge_process(settings()):
+            wait_for(lambda: not first.running)
+            assert first.exit_code == 1
+            observatory.announce("b")
+            receiver.wait_for(keys("b"))
+    assert "fenced" in first.log().lower()
+
+
+def test_two_groups_send_everything_each(observatory, receiver, settings):
+    groups = [f"g{number}" for number in range(5)]
+    others = settings(PROMPT_BRIDGE__GROUP=f"other-{observatory.own}")
+    with bridge_process(settings()), bridge_process(others) as second:
+        for group in groups:
+            observatory.announce(group, "LSSTCam")
+        wanted = keys(*groups, instrument="LSSTCam")
+        wait_for(lambda: all(receiver.counts[key] == 2 for key in wanted))
+        second.kill()
+        observatory.announce("after", "LSSTCam")
+        receiver.wait_for(keys("after", instrument="LSSTCam"))
+    # The same event has the same trace, whoever sends it.
+    assert (
+        receiver.attributes["LSSTCam:g0:0"]["traceparent"]
+        == receiver.attributes["LSSTCam:g0:188"]["traceparent"]
+    )
