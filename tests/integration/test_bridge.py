@@ -7,11 +7,13 @@ import sys
 import time
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from support.bridge_world import (
+    FOREVER,
     Observatory,
     PubSubReceiver,
     RedisReceiver,
@@ -24,6 +26,7 @@ from support.emulators import Proxy
 from support.engines import wait_for
 
 pytestmark = pytest.mark.slow
+until = partial(wait_for, timeout=FOREVER)
 
 
 @pytest.fixture
@@ -89,7 +92,7 @@ def test_every_detector_gets_its_message_and_tells_where_it_comes_from(observato
         assert metric("bridge_dead_letters_total") == 1
         assert metric("bridge_connected") == 1
         assert 0 < metric("bridge_last_visit_age_seconds") < 60
-        wait_for(lambda: metrics(service)("bridge_lag_records") == 0)
+        until(lambda: metrics(service)("bridge_lag_records") == 0)
         service.stop()
         assert service.exit_code == 0
         lines = [line for line in service.lines() if line["message"] == "event sent"]
@@ -133,7 +136,7 @@ def test_a_letter_whose_cause_is_mended_becomes_messages(
     refused = settings(PROMPT_BRIDGE__SINK="kafka", PROMPT_BRIDGE__MESSAGES_TOPIC=small)
     with bridge_service(refused) as service:
         observatory.announce("x", "LSSTCam")
-        wait_for(lambda: metrics(service)("bridge_dead_letters_total") == 1)
+        until(lambda: metrics(service)("bridge_dead_letters_total") == 1)
     assert "1 dead letters were read again" in command("dead-letters", "replay", tmp_path)
     receiver.wait_for(keys("x", instrument="LSSTCam"))
     assert "1 dead letters, 0 waiting" in command("dead-letters", "list", tmp_path)
@@ -212,7 +215,7 @@ def test_the_registry_may_be_away(observatory, receiver, settings, registry):
         away = {"PROMPT_KAFKA__REGISTRY": registry.url.replace(str(registry.port), str(line.port))}
         line.cut()
         with bridge_service(settings(**away)) as service:
-            wait_for(lambda: metrics(service)("bridge_retries_total") > 0)
+            until(lambda: metrics(service)("bridge_retries_total") > 0)
             assert metrics(service)("bridge_dead_letters_total") == 0
             line.mend()
             receiver.wait_for(keys("a"))
@@ -230,7 +233,7 @@ def test_pubsub_may_be_away_and_the_bridge_stops_all_the_same(observatory, recei
             receiver.wait_for(keys("a", instrument="LSSTCam"))
             line.cut()
             observatory.announce("b", "LSSTCam")
-            wait_for(lambda: metrics(service)("bridge_retries_total") > 0)
+            until(lambda: metrics(service)("bridge_retries_total") > 0)
             observatory.announce("c", "LSSTCam")
             began = time.monotonic()
             service.stop()
@@ -253,11 +256,11 @@ def test_redis_may_be_away(require_services, observatory, settings):
         }
         opened.enter_context(bridge_process(settings(**own)))
         observatory.announce("a")
-        wait_for(lambda: receiver.look() or keys("a") <= receiver.counts.keys())
+        until(lambda: receiver.look() or keys("a") <= receiver.counts.keys())
         server.kill()
         observatory.announce("b")
         server.start()
-        wait_for(lambda: receiver.look() or keys("b") <= receiver.counts.keys())
+        until(lambda: receiver.look() or keys("b") <= receiver.counts.keys())
         assert receiver.counts.keys() == keys("a", "b")
 
 
@@ -269,7 +272,7 @@ def test_the_bridge_may_be_killed_at_any_moment(observatory, receiver, settings)
     while not keys(*groups, instrument="LSSTCam") <= receiver.counts.keys() and killed < 5:
         with bridge_process(settings()):
             before = len(receiver.counts)
-            wait_for(lambda: len(receiver.counts) > before)  # noqa: B023 (called at once)
+            until(lambda: len(receiver.counts) > before)  # noqa: B023 (called at once)
         killed += 1
     assert killed > 1
     with bridge_process(settings()) as last:
@@ -287,7 +290,7 @@ def test_a_rebalance_in_the_middle_of_a_visit(observatory, receiver, settings, p
             receiver.wait_for(keys("a"))
             line.cut()
             observatory.announce("b")
-            wait_for(lambda: metrics(first)("bridge_retries_total") > 0)
+            until(lambda: metrics(first)("bridge_retries_total") > 0)
             # Partitions go to members in the order of their names.
             with bridge_process(settings(PROMPT_BRIDGE__INSTANCE="a")):
                 receiver.wait_for(keys("b"))
@@ -306,11 +309,11 @@ def test_a_bridge_with_the_same_name_takes_over(observatory, receiver, settings)
         observatory.announce("a")
         receiver.wait_for(keys("a"))
         with bridge_process(settings()):
-            wait_for(lambda: not first.running)
+            until(lambda: not first.running)
             assert first.exit_code == 1
             observatory.announce("b")
             receiver.wait_for(keys("b"))
-    assert "fenced" in first.log().lower()
+            assert "fenced" in first.log().lower()
 
 
 def test_two_groups_send_everything_each(observatory, receiver, settings):
@@ -320,7 +323,7 @@ def test_two_groups_send_everything_each(observatory, receiver, settings):
         for group in groups:
             observatory.announce(group, "LSSTCam")
         wanted = keys(*groups, instrument="LSSTCam")
-        wait_for(lambda: all(receiver.counts[key] == 2 for key in wanted))
+        until(lambda: all(receiver.counts[key] == 2 for key in wanted))
         second.kill()
         observatory.announce("after", "LSSTCam")
         receiver.wait_for(keys("after", instrument="LSSTCam"))

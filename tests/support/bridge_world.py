@@ -24,7 +24,7 @@ from support.topology import publisher, subscriber
 from support.visits import EVENT
 
 N_DETECTORS = {"LATISS": 1, "LSSTCam": 189}
-FOREVER = 120.0
+FOREVER = 60.0
 """Longest time that anything may take here [s]."""
 _QUEUES = {"LATISS": 2, "LSSTCam": 1}
 _CONTEXT = get_context("forkserver")

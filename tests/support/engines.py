@@ -89,9 +89,9 @@ def claim(ledger: MemoryLedger, group: str, owner: str = "w") -> tuple[Any, Any]
     return visit, ledger.claim(visit, Delivery(f"m {group}", visit.model_dump_json()), owner=owner)
 
 
-def wait_for(condition: Callable[[], bool], every: float = 0.01) -> None:
+def wait_for(condition: Callable[[], bool], every: float = 0.01, timeout: float = FOREVER) -> None:
     """Wait until something is so, looking at it now and then [s]."""
-    end = time.monotonic() + FOREVER
+    end = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < end
         time.sleep(every)

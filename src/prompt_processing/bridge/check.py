@@ -13,8 +13,9 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from prompt_processing.domain.errors import PromptError
 
-TIMEOUT: Final = 10.0
-"""Longest wait for an answer [s]."""
+TIMEOUT: Final = 2.0
+"""Longest wait for an answer of the brokers [s]."""
+TRIES: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +33,16 @@ def look_at_topics(client: Mapping[str, Any], topics: Sequence[str]) -> Iterator
     # What is wrong with a password or a certificate is told beside the request only.
     settings: dict[str, Any] = {**client, "error_cb": lambda error: refusals.append(error.str())}
     admin = AdminClient(settings)
-    try:
-        cluster = admin.list_topics(timeout=TIMEOUT)
-    except KafkaException as error:
-        why = refusals[0] if refusals else error.args[0].str()
+    cluster, why = None, ""
+    for _ in range(TRIES):
+        try:
+            cluster = admin.list_topics(timeout=TIMEOUT)
+            break
+        except KafkaException as error:
+            why = refusals[0] if refusals else error.args[0].str()
+            if refusals:
+                break
+    if cluster is None:
         yield Found("brokers", fine=False, text=why)
         return
     yield Found("brokers", fine=True, text=f"{len(cluster.brokers)} of cluster {cluster.cluster_id}")

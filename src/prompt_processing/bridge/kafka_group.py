@@ -122,7 +122,7 @@ class GroupSource:
         problem = message.error()
         if problem is None:
             return message
-        if problem.fatal():
+        if problem.fatal() or problem.code() == KafkaError._FATAL:  # noqa: SLF001 (its public name)
             raise ConflictError(f"{self._name}: {problem.str()}")
         if problem.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
             raise StoreError(f"{self._name}: {problem.str()}")
@@ -139,8 +139,8 @@ class GroupSource:
             if known[each.topic, each.partition] < 0:
                 each.offset = self._beginning(consumer, each)
         consumer.assign(partitions)
-        if self._held:
-            consumer.pause(partitions)
+        # Also what was paused when it was taken away is still paused when it comes back.
+        (consumer.pause if self._held else consumer.resume)(partitions)
 
     def _beginning(self, consumer: Consumer, partition: TopicPartition) -> int:
         """Return the offset from which a partition is read that the group has never read."""

@@ -1,5 +1,6 @@
 """Messages by Kafka, and how Kafka and its schema registry are reached."""
 
+import logging
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -41,6 +42,7 @@ def connection(settings: KafkaSettings) -> dict[str, Any]:
         "bootstrap.servers": settings.servers,
         "security.protocol": settings.security,
         "client.id": "prompt-processing",
+        "logger": logging.getLogger("prompt_processing.librdkafka"),
         # The defaults, written out: nothing switches them off.
         "enable.ssl.certificate.verification": True,
         "ssl.endpoint.identification.algorithm": "https",
