@@ -1,0 +1,213 @@
+"""The bridge under faults, at length; what must come is known, and every message is counted."""
+
+import random
+import sys
+import threading
+import time
+from contextlib import ExitStack
+
+import pytest
+
+from prompt_processing.domain.errors import StoreError
+from support.bridge_world import (
+    Observatory,
+    PubSubReceiver,
+    RedisReceiver,
+    bridge_process,
+    bridge_service,
+    keys,
+    metrics,
+)
+from support.emulators import Proxy
+from support.engines import wait_for
+from support.servers import LOOPBACK
+
+pytestmark = pytest.mark.faults
+N_KILLS = 50
+N_VISITS = 500
+OUTAGE = 60.0
+
+
+@pytest.fixture
+def tell(capsys):
+    """Print a row of the table in docs/guarantees.md."""
+
+    def print_row(what, wanted, receiver, note=""):
+        lost = len(wanted - receiver.counts.keys())
+        strange = len(receiver.counts.keys() - wanted)
+        twice = receiver.counts.total() - len(receiver.counts)
+        with capsys.disabled():
+            sys.stdout.write(f"\n| {what} | {len(wanted)} | {lost} | {twice} | {strange} | {note} |\n")
+        assert lost == strange == 0
+
+    return print_row
+
+
+def open_observatory(broker, registry):
+    made = Observatory(broker.bootstrap, registry.url)
+    for topic in (made.visits, made.cancellations, made.letters):
+        broker.create_topic(topic)
+    return made
+
+
+@pytest.fixture
+def observatory(kafka, registry):
+    return open_observatory(kafka, registry)
+
+
+@pytest.fixture
+def receiver(pubsub):
+    with PubSubReceiver(pubsub.host) as made:
+        yield made
+
+
+@pytest.fixture
+def settings(observatory, receiver, kafka, registry, pubsub):
+    def make(**changes):
+        own = {"PROMPT_PUBSUB__TOPIC": receiver.topic, "PUBSUB_EMULATOR_HOST": pubsub.host}
+        return observatory.settings(kafka.bootstrap, registry.url, **{**own, **changes})
+
+    return make
+
+
+def lsstcam(groups):
+    return keys(*groups, instrument="LSSTCam")
+
+
+def names(count):
+    return [f"g{number}" for number in range(count)]
+
+
+def test_it_is_killed_fifty_times(observatory, receiver, settings, tell):
+    groups = names(N_VISITS)
+    announcing = threading.Thread(
+        target=lambda: [observatory.announce(group, "LSSTCam") for group in groups], daemon=True
+    )
+    announcing.start()
+    chance = random.Random(7)  # noqa: S311 (a fixed seed)
+    for _ in range(N_KILLS):
+        before = receiver.counts.total()
+        with bridge_process(settings()):
+            # From its first message on, at any moment: before, within or after a publication, or a commit.
+            wait_for(lambda: receiver.counts.total() > before)  # noqa: B023 (called at once)
+            threading.Event().wait(chance.uniform(0.0, 0.15))
+    announcing.join()
+    with bridge_process(settings()):
+        receiver.wait_for(lsstcam(groups), 240.0)
+    tell(f"bridge killed {N_KILLS} times at random moments, {N_VISITS} visits", lsstcam(groups), receiver)
+
+
+def test_registry_and_pubsub_are_away_for_a_minute(kafka, registry, pubsub, tell):
+    """Two bridges, so that both have their outage at the same time."""
+    with ExitStack() as opened:
+        lines = [opened.enter_context(Proxy(LOOPBACK, port)) for port in (registry.port, pubsub.port)]
+        to_registry, to_pubsub = lines
+        places = {
+            "registry": (registry.url.replace(str(registry.port), str(to_registry.port)), pubsub.host),
+            "Pub/Sub": (registry.url, to_pubsub.host),
+        }
+        observed, received, services = {}, {}, {}
+        for line in lines:
+            line.cut()
+        for what, (registry_url, host) in places.items():
+            observed[what] = open_observatory(kafka, registry)
+            received[what] = opened.enter_context(PubSubReceiver(pubsub.host))
+            own = {"PROMPT_PUBSUB__TOPIC": received[what].topic, "PUBSUB_EMULATOR_HOST": host}
+            made = observed[what].settings(kafka.bootstrap, registry_url, **own)
+            services[what] = opened.enter_context(bridge_service(made))
+        end = time.monotonic() + OUTAGE
+        for group in names(20):
+            for observatory in observed.values():
+                observatory.announce(group, "LSSTCam")
+            threading.Event().wait(OUTAGE / 25)
+        threading.Event().wait(end - time.monotonic())
+        for what, service in services.items():
+            assert not received[what].counts
+            assert metrics(service)("bridge_retries_total") > 3
+            assert metrics(service)("bridge_dead_letters_total") == 0
+        began = time.monotonic()
+        for line in lines:
+            line.mend()
+        for what, receiver in received.items():
+            receiver.wait_for(lsstcam(names(20)))
+            back = f"all there {time.monotonic() - began:.0f} s later"
+            tell(f"{what} away for {OUTAGE:.0f} s, 20 visits", lsstcam(names(20)), receiver, back)
+
+
+def test_the_broker_is_killed_again_and_again(require_services, registry, pubsub, receiver, tell):
+    from support.brokers import KafkaBroker
+
+    with require_services(KafkaBroker) as broker:
+        observatory = open_observatory(broker, registry)
+        own = {"PROMPT_PUBSUB__TOPIC": receiver.topic, "PUBSUB_EMULATOR_HOST": pubsub.host}
+        with bridge_process(observatory.settings(broker.bootstrap, registry.url, **own)):
+            groups = names(40)
+            for number, group in enumerate(groups):
+                announce_for_sure(observatory, group)
+                if number % 10 == 5:
+                    broker.kill()
+                    broker.start()
+            receiver.wait_for(lsstcam(groups))
+    tell("broker killed 4 times, 40 visits", lsstcam(groups), receiver)
+
+
+def announce_for_sure(observatory, group):
+    """Announce a visit as an observatory would, to which its broker comes back."""
+    while True:
+        try:
+            observatory.announce(group, "LSSTCam")
+        except StoreError:
+            continue
+        return
+
+
+def test_redis_is_killed_again_and_again(require_services, observatory, settings, tell):
+    from support.brokers import RedisServer
+
+    with require_services(RedisServer) as server:
+        receiver = RedisReceiver(server.url)
+        own = {
+            "PROMPT_BRIDGE__SINK": "redis",
+            "PROMPT_REDIS__URL": server.url,
+            "PROMPT_REDIS__STREAM": receiver.stream,
+        }
+        groups = names(200)
+        with bridge_process(settings(**own)):
+            for number, group in enumerate(groups):
+                observatory.announce(group)
+                if number % 40 == 20:
+                    server.kill()
+                    threading.Event().wait(1.0)
+                    server.start()
+            wait_for(lambda: receiver.look() or keys(*groups) <= receiver.counts.keys())
+        tell("Redis killed 5 times, 200 visits of LATISS", keys(*groups), receiver)
+
+
+def test_bridges_come_and_go(observatory, receiver, settings, tell):
+    """Each that joins or leaves moves the partitions while messages are sent."""
+    groups = names(150)
+    announcing = threading.Thread(
+        target=lambda: [observatory.announce(group, "LSSTCam") for group in groups], daemon=True
+    )
+    announcing.start()
+    chance = random.Random(11)  # noqa: S311 (a fixed seed)
+    with bridge_process(settings(PROMPT_BRIDGE__INSTANCE="m")):
+        for number in range(12):
+            # Before the other one by its name, or behind it; killed, or stopped.
+            name = f"{'a' if number % 2 else 'z'}{number}"
+            with bridge_process(settings(PROMPT_BRIDGE__INSTANCE=name)) as other:
+                threading.Event().wait(chance.uniform(0.2, 1.0))
+                if number % 3:
+                    other.stop()
+        announcing.join()
+        receiver.wait_for(lsstcam(groups))
+    tell("12 bridges join and leave a group, 150 visits", lsstcam(groups), receiver)
+
+
+@pytest.mark.parametrize("offset", [-30.0, 30.0])
+def test_a_clock_is_wrong(observatory, receiver, settings, tell, offset):
+    with bridge_process(settings(PROMPT_WORKER__CLOCK_OFFSET_S=str(offset))):
+        for group in names(10):
+            observatory.announce(group, "LSSTCam")
+        receiver.wait_for(lsstcam(names(10)))
+    tell(f"clock {offset:+.0f} s, 10 visits", lsstcam(names(10)), receiver)
