@@ -10,18 +10,20 @@ BIN := $(VENV)/bin
 # Where the demo's files go, and the seed of its sky. Each step goes on where an earlier one was interrupted.
 DEMO ?= demo
 SEED ?= 1
+# How demo-cloud makes visits known: pubsub, or kafka with the bridge behind it.
+EVENTS ?= pubsub
 # Two processes; tests of one file share what is expensive to make.
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 # Extra arguments of pytest, for example: make test PYTEST="-k alerts"
 PYTEST ?=
 
-.PHONY: help demo demo-cloud test test-fast test-faults lint bench clean
+.PHONY: help demo demo-cloud test test-fast test-faults lint bench bench-bridge clean
 
 help:  ## Show the targets
 	@echo "Targets:"
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
-	    printf '  %-12s %s\n' $$name "$$text"; done
-	@echo "Variables: DEMO=folder and SEED=number for demo, PYTEST=\"arguments\" for test and test-fast."
+	    printf '  %-13s %s\n' $$name "$$text"; done
+	@echo "Variables: DEMO=folder and SEED=number for demo, EVENTS=kafka for demo-cloud, PYTEST=\"arguments\" for test and test-fast."
 
 demo: $(VENV)/installed  ## Simulate a night, prepare a repository, play the night, audit it, write a report
 	$(BIN)/prompt simulate night $(DEMO)/night --instrument LATISS --seed $(SEED) --visits 3 --size full
@@ -33,7 +35,7 @@ demo: $(VENV)/installed  ## Simulate a night, prepare a repository, play the nig
 
 demo-cloud: $(VENV)/installed  ## The same on emulators of Google Cloud, with the services of services/, in real time
 	$(BIN)/prompt simulate night $(DEMO)/night --instrument LATISS --seed $(SEED) --visits 3 --size full
-	PYTHONPATH=tests $(BIN)/python -m support.demo_cloud $(DEMO)/night $(DEMO)/cloud
+	PYTHONPATH=tests $(BIN)/python -m support.demo_cloud $(DEMO)/night $(DEMO)/cloud $(EVENTS)
 
 test: $(VENV)/dev.installed  ## Run all tests but the long kills
 	$(BIN)/python -m pytest $(PARALLEL) -m "not faults" $(PYTEST)
@@ -49,6 +51,9 @@ lint: $(VENV)/dev.installed  ## Check style, types and layers
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench-bridge: $(VENV)/dev.installed  ## Measure the bridge on a real broker and the Pub/Sub emulator (2 minutes)
+	$(BIN)/python benchmarks/bridge.py
 
 bench: $(VENV)/dev.installed  ## Run the benchmarks that docs/performance.md quotes
 	for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script; done

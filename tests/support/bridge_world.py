@@ -48,7 +48,7 @@ class Observatory:
         settings = KafkaSettings(servers=servers, security="plaintext", registry=registry_url)
         self.client = connection(settings)
         self._writer = KafkaWriter(self.client, self.visits)
-        self._events = SalEvents(
+        self.events = SalEvents(
             open_registry(settings),
             visits=self._writer,
             cancellations=KafkaWriter(self.client, self.cancellations),
@@ -56,10 +56,10 @@ class Observatory:
 
     def announce(self, group: str, instrument: str = "LATISS", **changes: Any) -> None:
         """Announce a visit that begins soon."""
-        self._events.announce(event(group, instrument, **changes))
+        self.events.announce(event(group, instrument, **changes))
 
     def cancel(self, group: str, instrument: str = "LATISS") -> None:
-        self._events.announce(
+        self.events.announce(
             NextVisitCanceled(
                 salIndex=_QUEUES[instrument], scriptSalIndex=1, groupId=group, private_efdStamp=time.time()
             )

@@ -1,11 +1,13 @@
 """The demonstration on emulators: the whole deployment, a night in real time, an audit and a page.
 
-python -m support.demo_cloud NIGHT FOLDER
+python -m support.demo_cloud NIGHT FOLDER [kafka]
+
+With kafka the events pass through a real broker, a schema registry and the bridge.
 """
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,6 +20,8 @@ from prompt_processing.domain.outcome import Status
 from prompt_processing.domain.visit import DetectorVisit, DetectorVisitKey, parse_message
 from prompt_processing.ledger.sql import SqlLedger
 from prompt_processing.messaging.pubsub import PubSubPublisher
+from support.bridge_world import Observatory
+from support.brokers import KafkaBroker, SchemaRegistry
 from support.cloud import Cloud, Service
 from support.gsutil import GsutilLanding, has_gsutil
 from support.servers import ServerMissingError
@@ -28,7 +32,7 @@ TIMEOUT = 300.0
 """Longest time from the last image until its visit is finished [s]."""
 
 
-def main(night: Path, folder: Path) -> None:
+def main(night: Path, folder: Path, events: str = "pubsub") -> None:
     """Play a night into a deployment that lives as long as this takes."""
     with ExitStack() as opened:
         say("starting the Pub/Sub emulator, the storage server and PostgreSQL")
@@ -44,11 +48,11 @@ def main(night: Path, folder: Path) -> None:
         arrivals = opened.enter_context(cloud.arrivals(**settings))
         opened.enter_context(cloud.push(cloud.topology.activator, *workers, audience="activator"))
         opened.enter_context(cloud.push(cloud.topology.arrivals, arrivals, audience="arrivals"))
-        publisher = PubSubPublisher(cloud.topology.next_visit)
+        announce = _announcer(opened, cloud, settings, events)
         NightCamera(
             folder=night / "raw",
             landing=_landing(cloud, folder),
-            announce=lambda action: publisher.publish(action.bodies),
+            announce=announce,
             clock=clock,
             report=Report(progress=_progress, fault=say, error=say),
             threads=4,
@@ -64,6 +68,23 @@ def main(night: Path, folder: Path) -> None:
     if failed:
         raise SystemExit(f"{failed} visits were not processed")
     say(f"the page is at file://{folder / 'report.html'}")
+
+
+def _announcer(
+    opened: ExitStack, cloud: Cloud, settings: Mapping[str, str], events: str
+) -> Callable[[Publish], None]:
+    """Return what makes events known: on Pub/Sub, or on a Kafka from which the bridge takes them there."""
+    if events != "kafka":
+        publisher = PubSubPublisher(cloud.topology.next_visit)
+        return lambda action: publisher.publish(action.bodies)
+    say("starting Kafka, a schema registry and the bridge")
+    kafka, registry = opened.enter_context(KafkaBroker()), opened.enter_context(SchemaRegistry())
+    observatory = Observatory(kafka.bootstrap, registry.url)
+    for topic in (observatory.visits, observatory.cancellations, observatory.letters):
+        kafka.create_topic(topic)
+    own = observatory.settings(kafka.bootstrap, registry.url)
+    opened.enter_context(Service("kafka_bridge", {**cloud.environment, **settings, **own}, "main.py"))
+    return lambda action: observatory.events.announce(action.event)
 
 
 def say(text: str) -> None:
@@ -117,6 +138,6 @@ def _show(services: Sequence[Service]) -> None:
 
 if __name__ == "__main__":
     try:
-        main(Path(sys.argv[1]).absolute(), Path(sys.argv[2]).absolute())
+        main(Path(sys.argv[1]).absolute(), Path(sys.argv[2]).absolute(), *sys.argv[3:])
     except ServerMissingError as error:
         raise SystemExit(f"this needs a server that is not here: {error}") from error

@@ -195,7 +195,8 @@ class Bridge:
         self._sink.publish([message.model_dump_json() for message in messages], _origin(record))
         metrics, kind = self._metrics, messages[0].kind
         metrics.publish_seconds.observe(time.monotonic() - began)
-        metrics.record_seconds.observe(max(time.time() - record.timestamp, 0.0))
+        taken = max(time.time() - record.timestamp, 0.0)
+        metrics.record_seconds.observe(taken)
         metrics.fanout_messages.labels(kind=kind).inc(len(messages))
         if isinstance(event, NextVisit):
             metrics.visit(event.private_efdStamp)
@@ -206,6 +207,7 @@ class Bridge:
             group=event.groupId,
             instrument=messages[0].instrument,
             messages=len(messages),
+            seconds=round(taken, 3),
         )
 
 
