@@ -199,13 +199,17 @@ def test_the_broker_may_be_killed_and_comes_back(require_services, registry, pub
         for topic in (observatory.visits, observatory.cancellations, observatory.letters):
             broker.create_topic(topic)
         own = {"PROMPT_PUBSUB__TOPIC": receiver.topic, "PUBSUB_EMULATOR_HOST": pubsub.host}
-        with bridge_process(observatory.settings(broker.bootstrap, registry.url, **own)):
+        with bridge_process(observatory.settings(broker.bootstrap, registry.url, **own)) as bridge:
             observatory.announce("a")
             receiver.wait_for(keys("a"))
             broker.kill()
             broker.start()
             observatory.announce("b")
             receiver.wait_for(keys("b"))
+            broker.kill()
+            began = time.monotonic()
+            assert bridge.stop() == 0
+            assert time.monotonic() - began < 10
     assert receiver.counts.keys() == keys("a", "b")
 
 
@@ -297,11 +301,17 @@ def test_a_rebalance_in_the_middle_of_a_visit(observatory, receiver, settings, p
                 line.mend()
                 observatory.announce("c")
                 receiver.wait_for(keys("c"))
-            # The other one was killed: the first one gets its partitions when its session is over.
-            observatory.announce("d")
-            receiver.wait_for(keys("d"))
+                line.cut()
+                failed = metrics(first)("bridge_retries_total")
+            # The other one was killed: the first one gets its partitions when its session is over, and
+            # what it is given first takes long.
+            for group in ("d", "e", "f"):
+                observatory.announce(group)
+            until(lambda: metrics(first)("bridge_retries_total") > failed)
+            line.mend()
+            receiver.wait_for(keys("d", "e", "f"))
             assert metrics(first)("bridge_rebalances_total") >= 3
-    assert receiver.counts.keys() == keys("a", "b", "c", "d")
+    assert receiver.counts.keys() == keys("a", "b", "c", "d", "e", "f")
 
 
 def test_a_bridge_with_the_same_name_takes_over(observatory, receiver, settings):

@@ -2,7 +2,8 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import structlog
@@ -83,28 +84,33 @@ class GroupSource:
 
     def receive(self, timeout: float) -> Record | None:
         """Return the next record; see the port."""
-        if self._held:
-            self._consumer.resume(self._consumer.assignment())
-            self._held = False
+        with self._errors():
+            if self._held:
+                self._consumer.resume(self._consumer.assignment())
+                self._held = False
+            message = self._poll(timeout)
+        # What changed before this record was given does not take it away again.
         self._lost = False
-        message = self._poll(timeout)
         return None if message is None else to_record(message)
 
     def keep(self) -> bool:
         """Stay a member; see the port."""
-        if not self._held:
-            self._consumer.pause(self._consumer.assignment())
-            self._held = True
-        self._poll(0.0)
+        with self._errors():
+            if not self._held:
+                self._consumer.pause(self._consumer.assignment())
+                self._held = True
+            early = self._poll(0.0)
+            if early is not None:
+                # It was under way already: it is to be given again.
+                record = to_record(early)
+                self._consumer.seek(TopicPartition(record.topic, record.partition, record.offset))
         return not self._lost
 
     def done(self, record: Record) -> None:
         """Commit a record; see the port."""
         place = TopicPartition(record.topic, record.partition, record.offset + 1)
-        try:
+        with self._errors():
             (committed,) = self._consumer.commit(offsets=[place], asynchronous=False) or [place]
-        except KafkaException as error:
-            raise StoreError(f"{self._name}: {record}: not committed: {error}") from error
         if committed.error is not None:
             raise StoreError(f"{self._name}: {record}: not committed: {committed.error}")
 
@@ -113,10 +119,7 @@ class GroupSource:
         self._consumer.close()
 
     def _poll(self, timeout: float) -> Message | None:
-        try:
-            message = self._consumer.poll(timeout)
-        except KafkaException as error:
-            raise StoreError(f"{self._name}: {error}") from error
+        message = self._consumer.poll(timeout)
         if message is None:
             return None
         problem = message.error()
@@ -128,6 +131,13 @@ class GroupSource:
             raise StoreError(f"{self._name}: {problem.str()}")
         _LOG.warning("topic is missing", error=problem.str())
         return None
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except KafkaException as error:
+            raise StoreError(f"{self._name}: {error}") from error
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._metrics.rebalances.inc()

@@ -38,14 +38,21 @@ class RedisPublisher:
     def publish(self, bodies: Sequence[str], origin: Mapping[str, str] = NO_ORIGIN) -> None:
         """Send messages; see the port."""
         try:
+            entries = [self._entry(body, origin) for body in bodies]
+            # A transaction goes on after such an error, and is not undone.
+            for stream in {stream for stream, _ in entries}:
+                if (kind := self._client.type(stream)) not in {b"none", b"stream"}:
+                    raise StoreError(f"redis: {stream}: is no stream but {kind!r}")
             with self._client.pipeline(transaction=True) as pipeline:
-                for body in bodies:
-                    fields: dict[Any, Any] = dict(entry(body, origin))
-                    stream = self._stream.format(instrument=fields["instrument"].lower())
+                for stream, fields in entries:
                     pipeline.xadd(stream, fields, maxlen=self._max_length, approximate=True)
                 pipeline.execute()
         except redis.RedisError as error:
             raise StoreError(f"redis: {error}") from error
+
+    def _entry(self, body: str, origin: Mapping[str, str]) -> tuple[str, dict[Any, Any]]:
+        fields: dict[Any, Any] = dict(entry(body, origin))
+        return self._stream.format(instrument=fields["instrument"].lower()), fields
 
     def check(self) -> str:
         """Return who answers.

@@ -43,6 +43,7 @@ class WebhookPublisher:
     def __init__(self, url: str, *, token: str, concurrency: int, timeout: float) -> None:
         self._url = url
         self._headers = {"Content-Type": "application/cloudevents+json"}
+        self._token = token
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
         self._concurrency = concurrency
@@ -83,9 +84,10 @@ class WebhookPublisher:
                 return
             problem = f"status {answer.status_code}"
             if answer.status_code in _REFUSED:
-                raise RefusedMessageError(f"{self._url}: {event['id']}: {problem}: {answer.text[:200]}")
+                said = answer.text.replace(self._token, "...") if self._token else answer.text
+                raise RefusedMessageError(f"{self._url}: {event['id']}: {problem}: {said[:200]}")
             asked = answer.headers.get("retry-after", "")
-            if asked.isdigit():
+            if asked.isdecimal():
                 pause = min(float(asked), LONGEST_PAUSE)
         raise StoreError(f"{self._url}: {event['id']}: {problem}, {TRIES} times")
 
