@@ -59,7 +59,7 @@ def latency(world: World) -> None:
         seconds = np.array([line["seconds"] for line in sent(service)]) * 1000
         p50, p99 = np.percentile(seconds, [50, 99])
         print(
-            f"latency: Kafka record written, to the last of 189 messages acknowledged  {len(seconds)} visits: "
+            f"latency: record written, to the last of 189 messages acknowledged  {len(seconds)} visits: "
             f"p50 {p50:.0f}  p99 {p99:.0f}  max {seconds.max():.0f} ms   goal p50 150, p99 400 ms"
         )
 

@@ -80,7 +80,7 @@ def test_a_message_of_text_fields_is_understood():
     """A Redis stream carries flat maps of text."""
     visit = fan_out(parse_event(event()), [0])[0]
     flat = {name: str(value) for name, value in visit.model_dump(mode="json").items()}
-    flat |= {"position": "[359.5, -21.25]", "schema_version": 1}
+    flat |= {"position": "[359.5, -21.25]"}
     assert parse_message(flat) == visit
 
 

@@ -13,6 +13,7 @@ from support.bridge_world import (
     Observatory,
     PubSubReceiver,
     RedisReceiver,
+    WebhookReceiver,
     bridge_process,
     bridge_service,
     keys,
@@ -20,6 +21,7 @@ from support.bridge_world import (
 )
 from support.emulators import Proxy
 from support.engines import wait_for
+from support.http_sink import HttpSink
 from support.servers import LOOPBACK
 
 pytestmark = pytest.mark.faults
@@ -181,6 +183,27 @@ def test_redis_is_killed_again_and_again(require_services, observatory, settings
                     server.start()
             wait_for(lambda: receiver.look() or keys(*groups) <= receiver.counts.keys())
         tell("Redis killed 5 times, 200 visits of LATISS", keys(*groups), receiver)
+
+
+def test_a_webhook_fails_in_every_way(observatory, settings, tell):
+    """So often that some messages use up their tries, and the rest of their visit is begun again."""
+    with HttpSink() as server:
+        receiver = WebhookReceiver(server, seed=5, failing=0.5)
+        own = {
+            "PROMPT_BRIDGE__SINK": "webhook",
+            "PROMPT_WEBHOOK__URL": server.url,
+            "PROMPT_WEBHOOK__TIMEOUT_S": "1",
+            "PROMPT_WEBHOOK__CONCURRENCY": "50",
+        }
+        groups = names(4)
+        with bridge_process(settings(**own)):
+            for group in groups:
+                observatory.announce(group, "LSSTCam")
+            wait_for(lambda: receiver.look() or lsstcam(groups) <= receiver.counts.keys())
+        assert len(server.requests) > len(receiver.counts)
+        tell(
+            "half of the webhook's answers are 429, 500, none or a hang, 4 visits", lsstcam(groups), receiver
+        )
 
 
 def test_bridges_come_and_go(observatory, receiver, settings, tell):

@@ -17,6 +17,7 @@ from support.bridge_world import (
     Observatory,
     PubSubReceiver,
     RedisReceiver,
+    WebhookReceiver,
     bridge_process,
     bridge_service,
     keys,
@@ -24,6 +25,7 @@ from support.bridge_world import (
 )
 from support.emulators import Proxy
 from support.engines import wait_for
+from support.http_sink import HttpSink
 
 pytestmark = pytest.mark.slow
 until = partial(wait_for, timeout=FOREVER)
@@ -266,6 +268,25 @@ def test_redis_may_be_away(require_services, observatory, settings):
         server.start()
         until(lambda: receiver.look() or keys("b") <= receiver.counts.keys())
         assert receiver.counts.keys() == keys("a", "b")
+
+
+def test_a_webhook_may_fail(observatory, settings):
+    """Some messages of a visit are delivered and some are not, for a while."""
+    with HttpSink() as server:
+        receiver = WebhookReceiver(server, seed=5, failing=0.3)
+        own = {
+            "PROMPT_BRIDGE__SINK": "webhook",
+            "PROMPT_WEBHOOK__URL": server.url,
+            "PROMPT_WEBHOOK__TIMEOUT_S": "1",
+            "PROMPT_WEBHOOK__CONCURRENCY": "50",
+        }
+        with bridge_process(settings(**own)):
+            observatory.announce("a", "LSSTCam")
+            observatory.announce("b")
+            wanted = keys("a", instrument="LSSTCam") | keys("b")
+            until(lambda: receiver.look() or wanted <= receiver.counts.keys())
+        assert receiver.counts.keys() == wanted
+        assert server.most_open <= 50
 
 
 def test_the_bridge_may_be_killed_at_any_moment(observatory, receiver, settings):

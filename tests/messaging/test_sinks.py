@@ -561,15 +561,6 @@ def test_redis_with_something_else_under_a_name_takes_none_of_a_call(streams):
     assert streams.names == {streams.stream("latiss")}
 
 
-def test_redis_says_who_answers(streams):
-    assert streams.publisher.check().startswith("Redis ")
-
-
-def test_redis_that_is_not_there_says_so():
-    with pytest.raises(StoreError, match="redis"):
-        RedisPublisher(f"redis://{LOOPBACK}:1/0", stream="x", max_length=1000).check()
-
-
 # The webhook.
 
 
@@ -681,7 +672,7 @@ def test_a_webhook_that_asks_for_time_gets_it(http_sink, quick):
 
 def test_a_webhook_that_asks_for_too_much_time_gets_less(http_sink, quick, monkeypatch):
     monkeypatch.setattr(webhook, "LONGEST_PAUSE", 0.05)
-    http_sink.answer = in_turn(Answer(429, {"Retry-After": "3600"}), 200)
+    http_sink.answer = in_turn(Answer(429, {"Retry-After": "40"}), 200)
     began = time.monotonic()
     webhook_publisher(http_sink.url).publish(texts(visit(1)))
     assert time.monotonic() - began < LONG
@@ -722,7 +713,26 @@ def test_a_webhook_that_does_not_answer_is_a_store_error(http_sink, quick, monke
     assert messages(http_sink) == Counter([visit(2), visit(3), visit(1)])
 
 
-def test_requests_of_a_webhook_wait_for_their_turn_however_long_it_takes(http_sink, quick):
+def test_a_webhook_gets_only_what_is_left_when_a_visit_is_tried_again(http_sink, quick, monkeypatch):
+    monkeypatch.setattr(webhook, "TRIES", 2)
+    bodies = texts(*(visit(detector) for detector in range(3)))
+    publisher = webhook_publisher(http_sink.url)
+    failing = parse_message(bodies[1])
+    http_sink.answer = lambda posted: Answer(500 if parse_message(posted.pushed.data) == failing else 204)
+    with pytest.raises(StoreError):
+        publisher.publish(bodies)
+    assert len(http_sink.requests) == 4
+    http_sink.answer = lambda _: Answer(204)
+    publisher.publish(bodies)
+    assert parse_message(http_sink.requests[-1].pushed.data) == failing
+    assert len(http_sink.requests) == 5
+    # Once all are delivered it is forgotten: what is announced again is sent again.
+    publisher.publish(bodies)
+    assert len(http_sink.requests) == 8
+
+
+def test_requests_of_a_webhook_wait_for_their_turn_however_long_it_takes(http_sink, monkeypatch):
+    monkeypatch.setattr(webhook, "TRIES", 1)
     never = threading.Event()
 
     def answer(posted):

@@ -1,6 +1,7 @@
 """A bridge as its container has it, between a real observatory and real receivers."""
 
 import os
+import random
 import threading
 import time
 import uuid
@@ -20,6 +21,7 @@ from prompt_processing.config import KafkaSettings
 from prompt_processing.domain.visit import NextVisit, NextVisitCanceled, parse_event
 from prompt_processing.messaging.kafka import KafkaWriter, Produced, connection, open_registry
 from support.cloud import Service
+from support.http_sink import CLOSE, HANG, Answer, HttpSink, Posted
 from support.topology import publisher, subscriber
 from support.visits import EVENT
 
@@ -181,6 +183,36 @@ class RedisReceiver(Received):
         with redis.Redis.from_url(self._url, decode_responses=True) as client:
             entries: Any = client.xrange(self.stream.format(instrument="latiss"))
         self.counts = Counter(fields["dedup_key"] for _, fields in entries)
+
+
+class WebhookReceiver(Received):
+    """What was delivered to an HTTP server of which a part of the answers are failures.
+
+    Parameters
+    ----------
+    seed
+        Decides which.
+    failing
+        Fraction of the answers.
+    """
+
+    def __init__(self, sink: HttpSink, *, seed: int, failing: float) -> None:
+        super().__init__()
+        self._sink = sink
+        self._chance = random.Random(seed)  # noqa: S311 (a fixed seed)
+        self._failing = failing
+        self._lock = threading.Lock()
+        sink.answer = self._answer
+
+    def _answer(self, _: Posted) -> Answer:
+        with self._lock:
+            if self._chance.random() >= self._failing:
+                return Answer(204)
+            return self._chance.choice([Answer(429, {"Retry-After": "0"}), Answer(500), CLOSE, HANG])
+
+    def look(self) -> None:
+        """Count what was delivered up to now."""
+        self.counts = Counter(pushed.message_id for pushed in list(self._sink.delivered))
 
 
 @contextmanager

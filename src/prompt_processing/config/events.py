@@ -106,6 +106,7 @@ class RedisSettings(Section):
     stream: str = Field(
         default="instrument:{instrument}",
         description="Name of the stream; `{instrument}` stands for the instrument in lower case",
+        pattern=r"^[^{}]*(\{instrument\})?[^{}]*$",
         min_length=1,
     )
     max_length: Annotated[int, Field(ge=1000)] = Field(

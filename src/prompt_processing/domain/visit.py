@@ -46,6 +46,14 @@ def _group(value: str) -> str:
 Group = Annotated[str, Field(min_length=1, max_length=MAX_GROUP), AfterValidator(_group)]
 
 
+def _version(value: Any) -> Any:
+    """Accept the version as text, in which flat string maps carry it."""
+    return SCHEMA_VERSION if value == str(SCHEMA_VERSION) else value
+
+
+Version = Annotated[Literal[1], BeforeValidator(_version)]
+
+
 class CoordinateSystem(IntEnum):
     """System of ``position``."""
 
@@ -186,7 +194,7 @@ class DetectorVisit(_Sal):
     """One visit on one detector: the message that a worker gets, and the unit of work."""
 
     kind: Literal["visit"] = "visit"
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Version = SCHEMA_VERSION
     instrument: Name = Field(description="Short name of the instrument")
     detector: Annotated[int, Field(ge=0)] = Field(description="Number of the detector in the instrument")
 
@@ -227,7 +235,7 @@ class CancelVisit(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     kind: Literal["cancel"] = "cancel"
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Version = SCHEMA_VERSION
     instrument: Name = Field(description="Short name of the instrument")
     groupId: Group = Field(description="Group that is cancelled")
     scriptSalIndex: int = Field(description="Index of the script")
@@ -239,7 +247,7 @@ class WarmUp(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     kind: Literal["warmup"] = "warmup"
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Version = SCHEMA_VERSION
     instrument: Name = Field(description="Short name of the instrument")
 
 

@@ -26,7 +26,7 @@ from google.pubsub_v1 import PublisherClient, PubsubMessage, PullRequest, Subscr
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
-from prompt_processing.domain.errors import StoreError
+from prompt_processing.domain.errors import RefusedMessageError, StoreError
 from prompt_processing.domain.outcome import Delivery
 from prompt_processing.messaging.attributes import attributes
 from prompt_processing.messaging.port import NO_ORIGIN, Received
@@ -63,7 +63,10 @@ class PubSubPublisher:
         ]
         for some in batched(messages, MAX_MESSAGES):
             with _errors(self._topic):
-                self._client.publish(topic=self._topic, messages=list(some), **_ANSWERS)
+                try:
+                    self._client.publish(topic=self._topic, messages=list(some), **_ANSWERS)
+                except InvalidArgument as error:
+                    raise RefusedMessageError(f"{self._topic}: {error}") from error
 
 
 class PubSubQueue:

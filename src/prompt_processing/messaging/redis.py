@@ -54,20 +54,6 @@ class RedisPublisher:
         fields: dict[Any, Any] = dict(entry(body, origin))
         return self._stream.format(instrument=fields["instrument"].lower()), fields
 
-    def check(self) -> str:
-        """Return who answers.
-
-        Raises
-        ------
-        StoreError
-            If nobody does.
-        """
-        try:
-            server: Any = self._client.info("server")
-        except redis.RedisError as error:
-            raise StoreError(f"redis: {error}") from error
-        return f"Redis {server['redis_version']}"
-
 
 def entry(body: str, origin: Mapping[str, str]) -> dict[str, str]:
     """Return a message as the flat map of strings that a stream carries."""
