@@ -5,8 +5,6 @@
 """
 
 import os
-import signal
-import threading
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,10 +24,9 @@ if __name__ != "__mp_main__":  # as which each engine of a pulling worker import
 if __name__ == "__main__":
     from prompt_processing.drivers import run_worker
     from prompt_processing.serving.health import Health
+    from prompt_processing.signals import stop_on_signals
 
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_on_signals()
     with Health() as health:
         run_worker(REPO, engines=None, stop=stop, set_up_logging=set_up_logging, on_ready=health.ready)
 elif __name__ != "__mp_main__":

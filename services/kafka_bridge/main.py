@@ -4,18 +4,15 @@
 """
 
 import os
-import signal
-import threading
 from pathlib import Path
 
 from prompt_processing import logs
 from prompt_processing.bridge_factory import BridgeFactory
 from prompt_processing.serving.health import Health
+from prompt_processing.signals import stop_on_signals
 
 logs.configure(("prompt_processing=INFO",), as_json=True)
-stop = threading.Event()
-for number in (signal.SIGTERM, signal.SIGINT):
-    signal.signal(number, lambda *_: stop.set())
+stop = stop_on_signals()
 factory = BridgeFactory(Path(os.environ.get("PROMPT_REPO", ".")))
 bridge = factory.bridge(factory.group_source())
 with Health(

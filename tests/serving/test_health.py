@@ -1,4 +1,4 @@
-"""Probes of a worker that pulls its messages."""
+"""Probes and metrics of a service that has no requests otherwise."""
 
 import socket
 import threading
@@ -35,6 +35,33 @@ def test_it_lives_from_the_start_and_is_ready_when_it_says_so(port):
         assert [ask(port, path) for path in ("/live", "/ready")] == [200, 200]
         assert [ask(port, path) for path in ("/", "/ready/", "/../live", "/live?x=1")] == [404] * 4
         assert ask(port, "/ready", "POST") == 501
+
+
+def test_it_is_ready_when_it_says_so_and_can_work(port):
+    connected = []
+    with Health(is_ready=lambda: bool(connected)) as health:
+        health.ready()
+        assert ask(port, "/ready") == 503
+        connected.append(True)
+        assert ask(port, "/ready") == 200
+
+
+def test_one_that_hangs_is_not_alive(port):
+    with Health(is_alive=lambda: False):
+        assert ask(port, "/live") == 503
+
+
+def test_metrics_are_there_if_there_are_any(port):
+    with Health(metrics=lambda: b"bridge_connected 1.0\n"):
+        connection = HTTPConnection(LOOPBACK, port, timeout=30)
+        connection.request("GET", "/metrics")
+        assert connection.getresponse().read() == b"bridge_connected 1.0\n"
+        connection.close()
+
+
+def test_there_are_none_otherwise(port):
+    with Health():
+        assert ask(port, "/metrics") == 404
 
 
 def test_it_answers_while_others_keep_it_waiting(port):

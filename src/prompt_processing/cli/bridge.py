@@ -1,8 +1,6 @@
 """``prompt bridge``: from the observatory's Kafka to one message per detector."""
 
 import json
-import signal
-import threading
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +10,7 @@ import click
 from prompt_processing.cli.logs import configure_engines
 from prompt_processing.cli.options import json_flag, repo_argument
 from prompt_processing.cli.progress import Progress
+from prompt_processing.signals import stop_on_signals
 
 if TYPE_CHECKING:
     from prompt_processing.bridge.kafka_range import Range, RangeSource
@@ -153,14 +152,6 @@ def open_factory(repo: Path) -> "BridgeFactory":
     from prompt_processing.bridge_factory import BridgeFactory
 
     return BridgeFactory(repo)
-
-
-def stop_on_signals() -> threading.Event:
-    """Return what is set when the command is to end."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    return stop
 
 
 def send_ranges(

@@ -1,7 +1,5 @@
 """``prompt worker``: processing without an end."""
 
-import signal
-import threading
 from pathlib import Path
 
 import click
@@ -9,6 +7,7 @@ import click
 from prompt_processing.cli.logs import configure_engines
 from prompt_processing.cli.options import repo_argument
 from prompt_processing.cli.progress import Progress
+from prompt_processing.signals import stop_on_signals
 
 
 @click.group()
@@ -30,9 +29,7 @@ def worker_run(repo: Path, engines: int | None) -> None:
     that has not changed anything yet is given back at once, one that has may be finished. Nothing is lost.
     """
     set_up_logging = configure_engines("prompt_processing=INFO")
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = stop_on_signals()
     from prompt_processing.drivers import run_worker
 
     run_worker(
