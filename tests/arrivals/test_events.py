@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from structlog.testing import capture_logs
 
 from prompt_processing.arrivals.events import ObjectEvent, from_google, from_s3
 from prompt_processing.domain.errors import BadRequestError
@@ -125,6 +126,12 @@ def test_a_key_of_s3_is_decoded_once(sent, key):
 )  # fmt: skip
 def test_nothing_but_a_new_object_of_s3_is_an_event(name):
     assert from_s3(aws(record(event=name))) == []
+
+
+def test_what_cannot_be_read_among_others_does_not_take_them_along():
+    with capture_logs() as lines:
+        assert from_s3(aws(record(key=7), record(), {})) == [ObjectEvent("landing", KEY)]
+    assert [line["records"] for line in lines] == [2]
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import unquote_plus
 
+import structlog
+
 from prompt_processing.domain.errors import BadRequestError
 
 FINALIZE: Final = "OBJECT_FINALIZE"
 _CREATED: Final = "ObjectCreated:"
+_UNREADABLE: Final = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+_LOG: Final = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,22 +63,31 @@ def from_s3(body: str) -> list[ObjectEvent]:
     Returns
     -------
     events
-        An event for each object that was made; a store may tell of several at once.
+        An event for each object that was made; a store may tell of several at once. What cannot be read
+        among them is logged.
 
     Raises
     ------
     BadRequestError
-        If it is no notification.
+        If it is no notification, or nothing of it can be read.
     """
     try:
         content: Any = json.loads(body)
         envelopes = content if isinstance(content, list) else [content]
         records = [record for item in envelopes for record in item.get("Records") or item["Event"]]
-        return [
-            ObjectEvent(record["s3"]["bucket"]["name"], unquote_plus(record["s3"]["object"]["key"]))
-            for record in records
-            # AWS sends s3:ObjectCreated:Put without its prefix, MinIO with it.
-            if record["eventName"].removeprefix("s3:").startswith(_CREATED)
-        ]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise BadRequestError(f"not a notification of an S3 store: {error!r}") from error
+    events, problems = [], []
+    for record in records:
+        try:
+            # AWS sends s3:ObjectCreated:Put without its prefix, MinIO with it.
+            if record["eventName"].removeprefix("s3:").startswith(_CREATED):
+                place = record["s3"]
+                events.append(ObjectEvent(place["bucket"]["name"], unquote_plus(place["object"]["key"])))
+        except _UNREADABLE as error:
+            problems.append(error)
+    if problems and not events:
+        raise BadRequestError(f"not a notification of an S3 store: {problems[0]!r}")
+    if problems:
+        _LOG.error("records of a notification cannot be read", records=len(problems), error=repr(problems[0]))
+    return events
