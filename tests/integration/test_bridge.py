@@ -178,7 +178,7 @@ def test_a_broker_that_does_not_prove_who_it_is_is_refused(
     observatory.announce("a")
     observatory.cancel("a")
     right = tls(kafka, kafka.ca_file)
-    assert command("check", tmp_path, "--send", **right).count("ok") == 9
+    assert command("check", tmp_path, "--send", **right).count(": ok: ") == 9
     receiver.wait_for({"warmup:LATISS", "warmup:LSSTCam"})
     wrong = {
         "certificate": tls(kafka, kafka.wrong_ca_file),
