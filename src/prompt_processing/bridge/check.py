@@ -39,6 +39,7 @@ def look_at_topics(client: Mapping[str, Any], topics: Sequence[str]) -> Iterator
             cluster = admin.list_topics(timeout=TIMEOUT)
             break
         except KafkaException as error:
+            admin.poll(0.0)  # calls back
             why = refusals[0] if refusals else error.args[0].str()
             if refusals:
                 break
