@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from prompt_processing.bridge.bridge import Bridge
 from prompt_processing.bridge.check import Found, look, look_at_schema, look_at_topics
@@ -46,7 +47,9 @@ class BridgeFactory:
         self.detectors = DetectorMap(self.settings.instruments)
         for name in CAMERAS:
             active_detectors(name, self.detectors.active())
-        self._client = connection(self.settings.kafka)
+        kafka = self.settings.kafka
+        _check_confidential("kafka.registry", kafka.registry, kafka.registry_password.get_secret_value())
+        self._client = connection(kafka)
         self.metrics = BridgeMetrics()
 
     @property
@@ -166,6 +169,7 @@ class BridgeFactory:
                 from prompt_processing.messaging.webhook import WebhookPublisher  # noqa: PLC0415
 
                 hook = settings.webhook
+                _check_confidential("webhook.url", hook.url, hook.token.get_secret_value())
                 return WebhookPublisher(
                     _given("webhook.url", hook.url),
                     token=reveal(hook.token),
@@ -185,6 +189,13 @@ class BridgeFactory:
     def _clock(self) -> Clock:
         offset = self.settings.worker.clock_offset_s
         return NightClock(offset) if offset else WallClock()
+
+
+def _check_confidential(name: str, url: str, secret: str) -> None:
+    """Refuse to send a secret in the clear to another machine."""
+    found = urlsplit(url)
+    if secret and found.scheme == "http" and found.hostname not in {"localhost", "127.0.0.1", "::1"}:
+        raise ConfigError(f"{name}: a password or token is sent with https only")
 
 
 def _given(name: str, value: str) -> str:

@@ -117,6 +117,8 @@ def test_a_record_of_another_topic_cannot_be_read(registry, decoder):
     ("problem", "error"),
     [
         (SchemaRegistryError(404, 40403, "Schema not found"), EventError),
+        (SchemaRegistryError(404, -1, "default backend"), StoreError),
+        (ValueError("a page in HTML"), StoreError),
         (SchemaRegistryError(500, 50001, "backend"), StoreError),
         (SchemaRegistryError(401, 401, "who are you"), StoreError),
         (SchemaRegistryError(429, 429, "slow down"), StoreError),

@@ -1,6 +1,7 @@
 """The flow of a record, with neighbours that fail: nothing is lost, whatever happens."""
 
 import threading
+import time
 from collections import Counter
 from contextlib import suppress
 
@@ -179,6 +180,52 @@ class Killed(BaseException):
 
 def unwrap_offset(letter):
     return unwrap(Record("letters", 0, 0, letter.value, 9.0, letter.headers)).offset
+
+
+def test_an_event_does_not_become_too_old_while_it_is_in_hand(log, observatory, monkeypatch):
+    monkeypatch.setattr(module, "FIRST_PAUSE", 0.6)
+    monkeypatch.setattr(module, "LONGEST_PAUSE", 0.6)
+    now = time.time()
+    observatory.announce(visit("a", private_efdStamp=now))
+    failing = iter([True, True])
+
+    def away(number):
+        if number == 1 and next(failing, False):
+            raise StoreError("away")
+
+    sink = Sink(away)
+    make_bridge(LogSource(log), observatory, sink, Letters(), expiry=0.5).run(threading.Event())
+    assert time.time() - now > 0.5
+    assert keys(sink).keys() == expected("a")
+
+
+def test_a_letter_whose_headers_are_too_large_keeps_its_place(log, observatory):
+    class Small(Letters):
+        def write(self, records):
+            if any("big" in record.headers for record in records):
+                raise RefusedMessageError("too large")
+            super().write(records)
+
+    log.records.append(Record(VISITS, 0, 0, b"junk", 0.0, {"big": b"x" * 100}))
+    letters = Small()
+    make_bridge(LogSource(log), observatory, Sink(), letters).run(threading.Event())
+    assert unwrap_offset(letters.written[0]) == 0
+
+
+def test_time_is_up_once_for_all_that_a_record_asks_for(log, observatory, monkeypatch):
+    """A sink that ends at the last moment does not give the commit the same time again."""
+    observatory.announce(visit("a"))
+    stop = threading.Event()
+
+    def away(method):
+        if method == "done":
+            raise StoreError("away")
+
+    sink = Sink(lambda _: stop.set())
+    began = time.monotonic()
+    make_bridge(LogSource(log, away), observatory, sink, Letters(), drain=60.0).run(stop)
+    assert time.monotonic() - began < 30.0
+    assert log.committed == 0
 
 
 def test_the_group_hears_of_a_bridge_whose_sink_is_slow(log, observatory, monkeypatch):

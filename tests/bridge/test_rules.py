@@ -15,6 +15,16 @@ from support.visits import EVENT
 LSSTCAM = {"instrument": "LSSTCam", "salIndex": 1}
 
 
+class AtOnce:
+    """Asks rules about events that come now."""
+
+    def __init__(self, judge):
+        self._judge = judge
+
+    def messages(self, event):
+        return self._judge.messages(event, self._judge.now())
+
+
 class Clock:
     """Shows a time after the event was sent [s]."""
 
@@ -27,7 +37,7 @@ class Clock:
 
 def rules(age=0.0, instruments=None, expiry=3600.0, **changes):
     detectors = DetectorMap(instruments or InstrumentSettings())
-    return Rules(BridgeSettings(**changes), detectors, expiry=expiry, clock=Clock(age))
+    return AtOnce(Rules(BridgeSettings(**changes), detectors, expiry=expiry, clock=Clock(age)))
 
 
 def event(**changes):

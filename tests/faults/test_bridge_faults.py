@@ -47,8 +47,8 @@ def tell(capsys):
 
 def open_observatory(broker, registry):
     made = Observatory(broker.bootstrap, registry.url)
-    for topic in (made.visits, made.cancellations, made.letters):
-        broker.create_topic(topic)
+    for topic, partitions in ((made.visits, 3), (made.cancellations, 1), (made.letters, 2)):
+        broker.create_topic(topic, partitions)
     return made
 
 

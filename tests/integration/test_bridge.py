@@ -10,7 +10,9 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
+from confluent_kafka import Producer
 
 from support.bridge_world import (
     FOREVER,
@@ -112,7 +114,9 @@ def test_every_detector_gets_its_message_and_tells_where_it_comes_from(observato
 
 def test_dead_letters_are_listed_and_read_again(observatory, receiver, settings, command, tmp_path):
     with bridge_process(settings()):
-        observatory.write(b"junk")
+        producer = Producer({**observatory.client})
+        producer.produce(observatory.visits, b"junk", headers=[("traceparent", None), ("other", b"\xff")])
+        producer.flush()
         observatory.announce("x", position=[0.0, 95.0])
         observatory.announce("last")
         receiver.wait_for(keys("last"))
@@ -214,6 +218,37 @@ def test_the_broker_may_be_killed_and_comes_back(require_services, registry, pub
             assert bridge.stop() == 0
             assert time.monotonic() - began < 10
     assert receiver.counts.keys() == keys("a", "b")
+
+
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+def test_a_bridge_stops_while_nobody_answers_its_commit(require_services, registry, pubsub, receiver, how):
+    from support.brokers import KafkaBroker
+
+    with require_services(KafkaBroker) as broker, Proxy("127.0.0.1", pubsub.port) as line:
+        observatory = Observatory(broker.bootstrap, registry.url)
+        for topic in (observatory.visits, observatory.cancellations, observatory.letters):
+            broker.create_topic(topic)
+        own = {"PROMPT_PUBSUB__TOPIC": receiver.topic, "PUBSUB_EMULATOR_HOST": line.host}
+        with bridge_service(observatory.settings(broker.bootstrap, registry.url, **own)) as service:
+            line.cut()
+            observatory.announce("a")
+            until(lambda: metrics(service)("bridge_retries_total") > 0)
+            process = psutil.Process(broker.pid)
+            process.kill() if how == "killed" else process.suspend()
+            line.mend()
+            receiver.wait_for(keys("a"))
+            began = time.monotonic()
+            service.stop()
+            assert service.exit_code == 0
+            assert time.monotonic() - began < 10
+            if how == "killed":
+                broker.kill()
+                broker.start()
+            else:
+                process.resume()
+            # It was never committed, so it is sent again.
+            service.start()
+            until(lambda: receiver.counts["LATISS:a:0"] == 2)
 
 
 def test_the_registry_may_be_away(observatory, receiver, settings, registry):

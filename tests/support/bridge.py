@@ -131,11 +131,12 @@ def make_bridge(
     *,
     metrics: BridgeMetrics | None = None,
     drain: float = 0.5,
+    expiry: float = float("inf"),
     **changes: Any,
 ) -> Bridge:
-    """Return a bridge that takes events however old they are."""
+    """Return a bridge, by default one that takes events however old they are."""
     detectors = DetectorMap(InstrumentSettings(detectors={"LSSTCam": (93, 94, 95)}))
-    rules = Rules(BridgeSettings(**changes), detectors, expiry=float("inf"), clock=WallClock())
+    rules = Rules(BridgeSettings(**changes), detectors, expiry=expiry, clock=WallClock())
     return Bridge(
         source=source,
         decoder=Decoder(observatory.registry, visits_topic=VISITS, cancel_topic=CANCELLATIONS),

@@ -17,7 +17,7 @@ from prompt_processing.bridge.decode import Decoder, Event
 from prompt_processing.bridge.metrics import BridgeMetrics
 from prompt_processing.bridge.records import Record, RecordSource
 from prompt_processing.bridge.rules import Rules, Skipped
-from prompt_processing.domain.errors import EventError, RefusedMessageError, RetriableError
+from prompt_processing.domain.errors import ConflictError, EventError, RefusedMessageError, RetriableError
 from prompt_processing.domain.visit import CancelVisit, DetectorVisit, NextVisit
 from prompt_processing.messaging.port import Publisher
 
@@ -25,7 +25,7 @@ _LOG: Final = structlog.get_logger(__name__)
 
 POLL: Final = 1.0
 """Longest wait for a record before it is looked whether to stop [s]."""
-KEEP: Final = 1.0
+KEEP: Final = 0.25
 """Time between two signs of life while a record takes long [s]."""
 SILENCE: Final = 60.0
 """Time without a sign of life after which a bridge hangs [s]."""
@@ -107,8 +107,7 @@ class Bridge:
                 if record is None:
                     continue
                 self._metrics.working(record.timestamp)
-                steps = (self._handle, self._source.done)
-                if all(self._carry_out(step, record, stop) for step in steps):
+                if self._finish(record, stop):
                     on_record(record)
                 self._metrics.working(0.0)
         finally:
@@ -122,44 +121,55 @@ class Bridge:
             stop.wait(FIRST_PAUSE)
             return None
 
-    def _carry_out(self, step: Callable[[Record], None], record: Record, stop: threading.Event) -> bool:
-        """Try a step until it succeeds; `False` if the record is another's by now, or time is up.
+    def _finish(self, record: Record, stop: threading.Event) -> bool:
+        """Do all that a record asks for, and commit it; `False` if it is left to whoever comes next."""
+        seen = self._rules.now()  # however long it takes, it does not become too old meanwhile
+        deadline = _Deadline(stop, self._drain)
+        return self._until_done(
+            lambda: self._beside(lambda: self._handle(record, seen), deadline), record, deadline
+        ) and self._until_done(lambda: self._commit(record), record, deadline)
 
-        The step runs beside, so that the group hears of this member however long it takes.
-        """
+    def _until_done(self, attempt: Callable[[], bool], record: Record, deadline: "_Deadline") -> bool:
+        """Try something until it succeeds; `False` if the record is another's by now, or time is up."""
         pause = FIRST_PAUSE
         while True:
-            work = _beside(lambda: step(record))
-            if not self._await(work, stop):
-                _LOG.warning("record left to whoever comes next", record=str(record), step=step.__name__)
-                return False
             try:
-                work.result()
+                done = attempt()
             except RetriableError as error:
-                _LOG.warning("to be tried again", record=str(record), step=step.__name__, error=str(error))
+                _LOG.warning("to be tried again", record=str(record), error=str(error))
+            except ConflictError:
+                raise
             except Exception:  # noqa: BLE001 (logged with its traceback)
                 # A fault of ours: the record waits, and this is loud, but nothing is lost.
-                _LOG.exception("to be tried again", record=str(record), step=step.__name__)
+                _LOG.exception("to be tried again", record=str(record))
             else:
-                return True
+                if not done:
+                    _LOG.warning("record left to whoever comes next", record=str(record))
+                return done
             self._metrics.retries.inc()
             end = time.monotonic() + random.uniform(pause / 2, pause)  # noqa: S311 (spreads the load)
             while (left := end - time.monotonic()) > 0:
-                if stop.wait(min(left, KEEP)) or not self._keep():
-                    _LOG.warning("record left to whoever comes next", record=str(record), step=step.__name__)
+                if deadline.stop.wait(min(left, KEEP)) or not self._keep():
+                    _LOG.warning("record left to whoever comes next", record=str(record))
                     return False
+            if deadline.stop.is_set():
+                return False
             pause = min(2 * pause, LONGEST_PAUSE)
 
-    def _await(self, work: Future[None], stop: threading.Event) -> bool:
-        """Wait for the end of some work; `False` if that is not worth it any more."""
-        end: float | None = None
-        while not wait([work], KEEP if end is None else KEEP / 10).done:
-            if stop.is_set():
-                end = end or time.monotonic() + self._drain
-                if time.monotonic() > end:
-                    return False
-            if not self._keep():
+    def _beside(self, work: Callable[[], None], deadline: "_Deadline") -> bool:
+        """Do some work in a thread, so that the group hears of this member however long it takes.
+
+        `False` if its end is not worth waiting for any more.
+        """
+        future = _in_thread(work)
+        while not wait([future], KEEP).done:
+            if deadline.is_over() or not self._keep():
                 return False
+        future.result()
+        return True
+
+    def _commit(self, record: Record) -> bool:
+        self._source.done(record)
         return True
 
     def _keep(self) -> bool:
@@ -170,11 +180,11 @@ class Bridge:
             _LOG.warning("no records", error=str(error))
             return True
 
-    def _handle(self, record: Record) -> None:
-        """Do all that a record asks for."""
+    def _handle(self, record: Record, seen: float) -> None:
+        """Send the messages of a record, or keep it as a dead letter, or note why nobody gets it."""
         try:
             event = self._decoder(record)
-            found = self._rules.messages(event)
+            found = self._rules.messages(event, seen)
             if isinstance(found, Skipped):
                 self._skip(record, event, found.reason)
             else:
@@ -211,7 +221,31 @@ class Bridge:
         )
 
 
-def _beside(work: Callable[[], None]) -> Future[None]:
+class _Deadline:
+    """When the record in hand is left, once the bridge is stopped.
+
+    Parameters
+    ----------
+    stop
+        Stops the bridge when it is set.
+    drain
+        Time after that [s].
+    """
+
+    def __init__(self, stop: threading.Event, drain: float) -> None:
+        self.stop = stop
+        self._drain = drain
+        self._end: float | None = None
+
+    def is_over(self) -> bool:
+        """Return whether it is left now."""
+        if not self.stop.is_set():
+            return False
+        self._end = self._end or time.monotonic() + self._drain
+        return time.monotonic() > self._end
+
+
+def _in_thread(work: Callable[[], None]) -> Future[None]:
     """Do some work in a thread that keeps nobody from ending."""
     future: Future[None] = Future()
 

@@ -32,8 +32,7 @@ class DeadLetters:
         StoreError
             If it cannot be kept now.
         """
-        headers = {
-            **record.headers,
+        place = {
             ERROR: str(error)[:LONGEST_ERROR].encode(),
             f"{_PREFIX}topic": record.topic.encode(),
             f"{_PREFIX}partition": str(record.partition).encode(),
@@ -41,10 +40,10 @@ class DeadLetters:
             f"{_PREFIX}timestamp": repr(record.timestamp).encode(),
         }
         try:
-            self._write([Produced(None, record.value, headers)])
+            self._write([Produced(None, record.value, {**record.headers, **place})])
         except RefusedMessageError:
             # Larger than the topic allows: its place is kept at least.
-            self._write([Produced(None, None, headers)])
+            self._write([Produced(None, None, place)])
 
 
 def unwrap(letter: Record) -> Record:

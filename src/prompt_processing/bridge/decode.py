@@ -4,15 +4,15 @@ Five bytes, a zero and the number of the writer's schema at the registry, come b
 (https://docs.confluent.io/platform/current/schema-registry/fundamentals/serdes-develop/, "Wire format").
 """
 
+import io
 import json
+import struct
 from collections.abc import Callable, Mapping
 from typing import Any, Final, get_args
 
-import httpx2
 from confluent_kafka.schema_registry import SchemaRegistryClient
-from confluent_kafka.schema_registry.avro import AvroDeserializer
 from confluent_kafka.schema_registry.error import SchemaRegistryError
-from confluent_kafka.serialization import MessageField, SerializationContext
+from fastavro import parse_schema, schemaless_reader
 from pydantic import BaseModel
 
 from prompt_processing.bridge.records import Record
@@ -20,7 +20,10 @@ from prompt_processing.domain.errors import EventError, StoreError
 from prompt_processing.domain.visit import NextVisit, NextVisitCanceled, parse_cancellation, parse_event
 
 NAMESPACE: Final = "lsst.sal.ScriptQueue"
-_UNKNOWN: Final = 404
+_FRAME: Final = struct.Struct(">bi")
+_MAGIC: Final = 0
+_UNKNOWN: Final = range(40400, 40500)
+"""Codes of the registry's own answers that there is no such schema; a status 404 alone may be anybody's."""
 
 type Event = NextVisit | NextVisitCanceled
 
@@ -40,9 +43,11 @@ class Decoder:
     """
 
     def __init__(self, registry: SchemaRegistryClient, *, visits_topic: str, cancel_topic: str) -> None:
-        self._readers: Mapping[str, tuple[AvroDeserializer, Callable[[dict[str, Any]], Event]]] = {
-            visits_topic: (AvroDeserializer(registry, visit_schema()), parse_event),
-            cancel_topic: (AvroDeserializer(registry, cancel_schema()), parse_cancellation),
+        self._registry = registry
+        self._written: dict[int, Any] = {}
+        self._read: Mapping[str, tuple[Any, Callable[[dict[str, Any]], Event]]] = {
+            visits_topic: (_parsed(visit_schema()), parse_event),
+            cancel_topic: (_parsed(cancel_schema()), parse_cancellation),
         }
 
     def __call__(self, record: Record) -> Event:
@@ -53,26 +58,38 @@ class Decoder:
         EventError
             If it cannot be read, now or ever.
         StoreError
-            If the registry does not answer.
+            If the registry does not answer as it should.
         """
-        if record.topic not in self._readers:
+        if record.topic not in self._read:
             raise EventError(f"{record}: there are no events on this topic")
-        if record.value is None:
-            raise EventError(f"{record}: the record is empty")
-        deserialize, parse = self._readers[record.topic]
+        value = record.value or b""
+        magic, number = _FRAME.unpack_from(value) if len(value) >= _FRAME.size else (None, 0)
+        if magic != _MAGIC or number < 0:
+            raise EventError(f"{record}: does not begin as a record with a schema of the registry does")
+        schema, parse = self._read[record.topic]
+        writer = self._writer(number, record)
         try:
-            fields = deserialize(record.value, SerializationContext(record.topic, MessageField.VALUE))
-        except SchemaRegistryError as error:
-            if error.http_status_code == _UNKNOWN:
-                raise EventError(f"{record}: its schema is not known: {error}") from error
-            raise StoreError(f"schema registry: {error}") from error
-        except httpx2.HTTPError as error:
-            raise StoreError(f"schema registry: {type(error).__name__}: {error}") from error
+            fields: Any = schemaless_reader(io.BytesIO(value[_FRAME.size :]), writer, schema)
         except Exception as error:  # a decoder of bytes from outside may fail in any way
             raise EventError(f"{record}: is no Avro record of an event: {error!r}") from error
-        if not isinstance(fields, dict):
-            raise EventError(f"{record}: is no Avro record of an event")
         return parse(fields)
+
+    def _writer(self, number: int, record: Record) -> Any:
+        """Return a schema of the registry; whatever else goes wrong than that it is unknown may pass."""
+        if number not in self._written:
+            try:
+                self._written[number] = _parsed(self._registry.get_schema(number).schema_str or "")
+            except SchemaRegistryError as error:
+                if error.error_code in _UNKNOWN:
+                    raise EventError(f"{record}: its schema {number} is not known: {error}") from error
+                raise StoreError(f"schema registry: {error}") from error
+            except Exception as error:  # such as the page of a proxy in the registry's place
+                raise StoreError(f"schema registry: {type(error).__name__}: {error}") from error
+        return self._written[number]
+
+
+def _parsed(text: str) -> Any:
+    return parse_schema(json.loads(text))
 
 
 def visit_schema() -> str:

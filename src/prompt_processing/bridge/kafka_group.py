@@ -1,7 +1,9 @@
 """The observatory's events, read by one member of a consumer group."""
 
 import json
+import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -15,8 +17,12 @@ from prompt_processing.domain.errors import ConflictError, StoreError
 
 _LOG: Final = structlog.get_logger(__name__)
 
-TIMEOUT: Final = 10.0
-"""Longest wait for an answer of the brokers [s]."""
+TIMEOUT: Final = 2.0
+"""Longest wait for an answer of the brokers [s]: nobody can be told to stop meanwhile."""
+LEAVE: Final = 1.0
+"""Longest wait for the brokers when this member leaves [s]."""
+_TURN: Final = 0.002
+"""Time between two looks whether a commit is answered [s]."""
 SESSION: Final = 10.0
 """Time after which a member that is gone is missed: less than visits are announced ahead [s]."""
 _NONE_LATER: Final = -1
@@ -60,6 +66,10 @@ class GroupSource:
         self._metrics = metrics
         self._held = False
         self._lost = False
+        self._early: deque[Record] = deque()
+        """Records that came while another one was in hand."""
+        self._answer: str | None = None
+        """What the brokers say of a commit: nothing yet, nothing wrong, or what is wrong."""
         self._consumer = Consumer(
             {
                 **client,
@@ -74,6 +84,7 @@ class GroupSource:
                 "fetch.wait.max.ms": 10,
                 "topic.metadata.refresh.interval.ms": 10_000,
                 "statistics.interval.ms": 1000,
+                "on_commit": self._on_commit,
                 "stats_cb": lambda text: metrics.on_statistics(json.loads(text)),
                 "error_cb": lambda error: _LOG.warning("kafka", error=error.str()),
             }
@@ -85,38 +96,67 @@ class GroupSource:
     def receive(self, timeout: float) -> Record | None:
         """Return the next record; see the port."""
         with self._errors():
-            if self._held:
-                self._consumer.resume(self._consumer.assignment())
-                self._held = False
-            message = self._poll(timeout)
+            if self._early:
+                record = self._early.popleft()
+            else:
+                if self._held:
+                    self._consumer.resume(self._consumer.assignment())
+                    self._held = False
+                message = self._poll(timeout)
+                if message is None:
+                    return None
+                record = to_record(message)
         # What changed before this record was given does not take it away again.
         self._lost = False
-        return None if message is None else to_record(message)
+        return record
 
     def keep(self) -> bool:
         """Stay a member; see the port."""
         with self._errors():
-            if not self._held:
-                self._consumer.pause(self._consumer.assignment())
-                self._held = True
-            early = self._poll(0.0)
-            if early is not None:
-                # It was under way already: it is to be given again.
-                record = to_record(early)
-                self._consumer.seek(TopicPartition(record.topic, record.partition, record.offset))
+            self._hold()
+            self._serve(0.0)
         return not self._lost
 
     def done(self, record: Record) -> None:
-        """Commit a record; see the port."""
+        """Commit a record; see the port.
+
+        The wait for the answer is one of polling: while a commit waits by itself, the consumer blocks whoever
+        asks it for anything.
+        """
         place = TopicPartition(record.topic, record.partition, record.offset + 1)
+        self._answer = None
+        end = time.monotonic() + TIMEOUT
         with self._errors():
-            (committed,) = self._consumer.commit(offsets=[place], asynchronous=False) or [place]
-        if committed.error is not None:
-            raise StoreError(f"{self._name}: {record}: not committed: {committed.error}")
+            self._consumer.commit(offsets=[place], asynchronous=True)
+            while self._answer is None and not self._lost:
+                if time.monotonic() > end:
+                    raise StoreError(f"{self._name}: {record}: not committed: no answer")
+                if self._early:
+                    self._hold()
+                self._serve(_TURN)
+        if self._answer:
+            raise StoreError(f"{self._name}: {record}: not committed: {self._answer}")
 
     def close(self) -> None:
         """Leave, but keep the place in the group for a successor of the same name."""
-        self._consumer.close()
+        leaving = threading.Thread(target=self._consumer.close, name="leaving", daemon=True)
+        leaving.start()
+        leaving.join(LEAVE)
+
+    def _hold(self) -> None:
+        if not self._held:
+            self._consumer.pause(self._consumer.assignment())
+            self._held = True
+
+    def _serve(self, timeout: float) -> None:
+        """Let callbacks be called; what was under way already is given later."""
+        message = self._poll(timeout)
+        if message is not None:
+            self._early.append(to_record(message))
+
+    def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
+        problems = [each.error for each in partitions if each.error is not None]
+        self._answer = str(error or (problems[0] if problems else ""))
 
     def _poll(self, timeout: float) -> Message | None:
         message = self._consumer.poll(timeout)
@@ -142,11 +182,9 @@ class GroupSource:
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._metrics.rebalances.inc()
         _LOG.info("partitions assigned", partitions=[f"{each.topic}/{each.partition}" for each in partitions])
-        known = {
-            (each.topic, each.partition): each.offset for each in consumer.committed(partitions, TIMEOUT)
-        }
-        for each in partitions:
-            if known[each.topic, each.partition] < 0:
+        known = answers(consumer.committed(partitions, TIMEOUT))
+        for each, committed in zip(partitions, known, strict=True):
+            if committed.offset < 0:
                 each.offset = self._beginning(consumer, each)
         consumer.assign(partitions)
         # Also what was paused when it was taken away is still paused when it comes back.
@@ -157,21 +195,39 @@ class GroupSource:
         # The end first: what is written meanwhile comes after it.
         _, end = consumer.get_watermark_offsets(partition, TIMEOUT)
         since = int((time.time() - self._max_age) * 1000)
-        (found,) = consumer.offsets_for_times(
-            [TopicPartition(partition.topic, partition.partition, since)], TIMEOUT
-        )
+        wanted = TopicPartition(partition.topic, partition.partition, since)
+        (found,) = answers(consumer.offsets_for_times([wanted], TIMEOUT))
         return end if found.offset == _NONE_LATER else found.offset
 
     def _on_revoke(self, _consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._lost = True
+        self._early.clear()
         self._metrics.rebalances.inc()
         _LOG.info("partitions revoked", partitions=[f"{each.topic}/{each.partition}" for each in partitions])
 
 
+def answers(partitions: list[TopicPartition]) -> list[TopicPartition]:
+    """Return what the brokers say of partitions.
+
+    Raises
+    ------
+    StoreError
+        If they could not say it of one.
+    """
+    for each in partitions:
+        if each.error is not None:
+            raise StoreError(f"{each.topic}/{each.partition}: {each.error}")
+    return partitions
+
+
 def to_record(message: Message) -> Record:
-    """Return a record of the Kafka client as ours."""
+    """Return a record of the Kafka client as ours, without headers that have no value."""
     topic, partition, offset = message.topic(), message.partition(), message.offset()
     assert topic is not None and partition is not None and offset is not None  # noqa: S101, PT018 (it was read)
     value: Any = message.value()
-    headers: Any = message.headers() or []
-    return Record(topic, partition, offset, value, message.timestamp()[1] / 1000, dict(headers))
+    try:
+        headers: Any = message.headers() or []
+    except (SystemError, UnicodeDecodeError):
+        headers = []  # a name that is no text
+    found = {name: content for name, content in headers if isinstance(content, bytes)}
+    return Record(topic, partition, offset, value, message.timestamp()[1] / 1000, found)

@@ -12,10 +12,12 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from prompt_processing.bridge.kafka_group import TIMEOUT, to_record
+from prompt_processing.bridge.kafka_group import answers, to_record
 from prompt_processing.bridge.records import Record
 from prompt_processing.domain.errors import OperationError, StoreError
 
+TIMEOUT: Final = 10.0
+"""Longest wait for an answer of the brokers [s]."""
 _NONE_LATER: Final = -1
 
 
@@ -105,7 +107,8 @@ class RangeSource:
         found = []
         for _, partition in self._partitions([topic]):
             first, last = self._bounds(topic, partition)
-            (committed,) = _answer(self._consumer.committed, [TopicPartition(topic, partition)], TIMEOUT)
+            here = [TopicPartition(topic, partition)]
+            (committed,) = answers(_answer(self._consumer.committed, here, TIMEOUT))
             begin = first if committed.offset == OFFSET_INVALID else max(committed.offset, first)
             found.append(Range(topic, partition, begin, last))
         return found
@@ -184,7 +187,7 @@ class RangeSource:
     def _offset_at(self, topic: str, partition: int, moment: float, last: int) -> int:
         """Return the offset of the first record at or after a moment."""
         wanted = TopicPartition(topic, partition, int(moment * 1000))
-        (found,) = _answer(self._consumer.offsets_for_times, [wanted], TIMEOUT)
+        (found,) = answers(_answer(self._consumer.offsets_for_times, [wanted], TIMEOUT))
         return last if found.offset == _NONE_LATER else min(found.offset, last)
 
 

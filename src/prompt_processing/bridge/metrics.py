@@ -1,5 +1,6 @@
 """What is measured of the bridge, for Prometheus."""
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -38,7 +39,7 @@ class BridgeMetrics:
         )
         self.publish_seconds = Histogram(
             "bridge_publish_seconds",
-            "From the first of a record's messages until all are acknowledged",
+            "From the first of a record's messages until all are acknowledged, in the try that succeeded",
             buckets=PUBLISH_SECONDS,
             registry=registry,
         )
@@ -61,7 +62,7 @@ class BridgeMetrics:
         ).set_function(lambda: self._age(self._oldest))
         Gauge(
             "bridge_last_visit_age_seconds", "Time since the last nextVisit event was sent", registry=registry
-        ).set_function(lambda: self._age(self._last_visit))
+        ).set_function(lambda: self._age(self._last_visit) if self._last_visit else math.nan)
 
     def is_connected(self) -> bool:
         """Return whether a broker is connected."""
@@ -84,8 +85,7 @@ class BridgeMetrics:
             for topic in statistics.get("topics", {}).values()
             for partition in topic.get("partitions", {}).values()
         ]
-        # -1 where nothing is known, also of partitions of others.
-        self.lag_records.set(sum(max(partition.get("consumer_lag", 0), 0) for partition in partitions))
+        self.lag_records.set(sum(map(_lag, partitions)))
 
     def page(self) -> bytes:
         """Return all of it in the text form of Prometheus."""
@@ -93,3 +93,16 @@ class BridgeMetrics:
 
     def _age(self, since: float) -> float:
         return max(self._now() - since, 0.0) if since else 0.0
+
+
+def _lag(partition: dict[str, Any]) -> int:
+    """Return how many records of a partition are not done, as far as it is known; 0 for those of others.
+
+    What is committed counts; before the first commit, what was read.
+    """
+    end = partition.get("hi_offset", -1)
+    read, committed = partition.get("app_offset", -1), partition.get("committed_offset", -1)
+    if partition.get("fetch_state") in {None, "none"} or end < 0:
+        return 0
+    done = committed if committed >= 0 else max(read - 1, partition.get("lo_offset", 0), 0)
+    return max(end - done, 0)

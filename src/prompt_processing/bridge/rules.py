@@ -48,10 +48,21 @@ class Rules:
         self._expiry = expiry
         self._clock = clock
 
+    def now(self) -> float:
+        """Return the time on the clock of the night [UTC s since 1970]."""
+        return utc_seconds(self._clock.now())
+
     def messages(
-        self, event: NextVisit | NextVisitCanceled
+        self, event: NextVisit | NextVisitCanceled, seen: float
     ) -> Sequence[DetectorVisit | CancelVisit] | Skipped:
         """Return the messages of an event: one per detector, or one per instrument if it is cancelled.
+
+        Parameters
+        ----------
+        event
+            The event.
+        seen
+            When it came to the bridge, as `now` tells it: what is older then is too old.
 
         Raises
         ------
@@ -60,7 +71,7 @@ class Rules:
         """
         if event.salIndex in self._settings.skip_queues:
             return Skipped("test-queue")
-        if utc_seconds(self._clock.now()) - event.private_efdStamp > self._expiry:
+        if seen - event.private_efdStamp > self._expiry:
             return Skipped("expired")
         return self._cancellations(event) if isinstance(event, NextVisitCanceled) else self._visits(event)
 

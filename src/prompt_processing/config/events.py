@@ -7,6 +7,7 @@ from pydantic import Field, SecretStr
 from prompt_processing.config.secrets import Password
 from prompt_processing.config.sections import Seconds, Section
 
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 TopicName = Annotated[str, Field(min_length=1, max_length=249, pattern=r"^[A-Za-z0-9._-]+$")]
 
 
@@ -83,13 +84,15 @@ class BridgeSettings(Section):
         default=(),
         description="Surveys whose visits are left out; `*` stands for anything, for example `BLOCK-T*`",
     )
-    script_queues: dict[int, tuple[str, ...]] = Field(
+    script_queues: Annotated[
+        dict[int, Annotated[tuple[Name, ...], Field(min_length=1)]], Field(min_length=1)
+    ] = Field(
         default={1: ("LSSTCam",), 2: ("LATISS",)},
         description="Instruments by script queue (`salIndex`): a cancelled visit does not name its "
         "instrument. One of a queue that is not named is cancelled for all of these",
     )
-    drain_s: Seconds = Field(
-        default=8.0, description="Time that the record in hand gets when the bridge is stopped [s]"
+    drain_s: Annotated[float, Field(gt=0, le=6)] = Field(
+        default=6.0, description="Time that the record in hand gets when the bridge is stopped [s]"
     )
 
 

@@ -121,6 +121,8 @@ class KafkaWriter:
                 self._write(records)
             except StoreError:
                 # What is still under way must not come later, and some errors end a producer for good.
+                if self._producer is not None:
+                    self._producer.purge()
                 self._producer = None
                 raise
 
@@ -132,10 +134,13 @@ class KafkaWriter:
                 failures.append(error)
 
         try:
-            producer = self._producer = self._producer or Producer(self._settings)
+            # Never held by a name of its own: the traceback of an error would keep it alive.
+            self._producer = self._producer or Producer(self._settings)
             for key, value, headers in records:
-                producer.produce(self.topic, value, key, headers=list(headers.items()), on_delivery=delivered)
-            left = producer.flush(TIMEOUT + 1.0)
+                self._producer.produce(
+                    self.topic, value, key, headers=list(headers.items()), on_delivery=delivered
+                )
+            left = self._producer.flush(TIMEOUT + 1.0)
         except KafkaException as error:
             failures.append(error.args[0])
             left = 0

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import redis
 
-from prompt_processing.domain.errors import StoreError
+from prompt_processing.domain.errors import ConfigError, StoreError
 from prompt_processing.messaging.attributes import attributes
 from prompt_processing.messaging.port import NO_ORIGIN
 
@@ -28,12 +28,23 @@ class RedisPublisher:
         Name of the stream, in which ``{instrument}`` stands for the instrument in lower case.
     max_length
         About how many entries a stream keeps.
+
+    Raises
+    ------
+    ConfigError
+        If the URL is none, or would weaken TLS.
     """
 
     def __init__(self, url: str, *, stream: str, max_length: int) -> None:
         self._stream = stream
         self._max_length = max_length
-        self._client = redis.Redis.from_url(url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT)
+        if "ssl_" in url.partition("?")[2]:
+            raise ConfigError("redis.url: how the server is verified cannot be changed")
+        try:
+            self._client = redis.Redis.from_url(url, socket_timeout=TIMEOUT, socket_connect_timeout=TIMEOUT)
+        except ValueError:
+            # The error would show a part of the password.
+            raise ConfigError("redis.url: is no URL of a Redis server") from None
 
     def publish(self, bodies: Sequence[str], origin: Mapping[str, str] = NO_ORIGIN) -> None:
         """Send messages; see the port."""
