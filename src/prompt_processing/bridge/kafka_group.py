@@ -21,6 +21,8 @@ TIMEOUT: Final = 2.0
 """Longest wait for an answer of the brokers [s]: nobody can be told to stop meanwhile."""
 LEAVE: Final = 1.0
 """Longest wait for the brokers when this member leaves [s]."""
+MOST_EARLY: Final = 100
+"""Records that may come while others are committed, before no more are asked for."""
 _TURN: Final = 0.002
 """Time between two looks whether a commit is answered [s]."""
 SESSION: Final = 10.0
@@ -131,7 +133,8 @@ class GroupSource:
             while self._answer is None and not self._lost:
                 if time.monotonic() > end:
                     raise StoreError(f"{self._name}: {record}: not committed: no answer")
-                if self._early:
+                # Not sooner: to pause and resume costs half a second.
+                if len(self._early) >= MOST_EARLY:
                     self._hold()
                 self._serve(_TURN)
         if self._answer:
