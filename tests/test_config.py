@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -169,3 +170,32 @@ def test_pipelines_are_looked_for_in_the_repository_first(tmp_path):
 def test_a_pipeline_that_is_nowhere_is_refused_by_name(tmp_path):
     with pytest.raises(ConfigError, match=r"LATISS/none\.yaml"):
         PipelineSettings().find("LATISS/none.yaml", tmp_path)
+
+
+@pytest.mark.parametrize("password", ["hunter2", "12345", "a:b@c/d"])
+def test_a_password_is_never_shown_at_all(tmp_path, password):
+    write(
+        tmp_path,
+        f"kafka: {{user: prompt, password: {json.dumps(password)}}}\nwebhook: {{token: {password!r}}}",
+    )
+    settings = Settings.load(tmp_path)
+    assert settings.kafka.password.get_secret_value() == password
+    assert password not in yaml.safe_dump(redacted(settings))
+    assert password not in repr(settings)
+
+
+def test_a_password_that_looks_like_a_number_is_one(tmp_path):
+    write(tmp_path, "kafka: {password: 12345}")
+    assert Settings.load(tmp_path).kafka.password.get_secret_value() == "12345"
+
+
+def test_the_name_of_a_secret_may_be_seen(tmp_path):
+    write(tmp_path, "kafka: {password: 'secret:projects/p/secrets/s'}")
+    assert redacted(Settings.load(tmp_path))["kafka"]["password"] == "secret:projects/p/secrets/s"  # noqa: S105 (of nobody)
+
+
+@pytest.mark.parametrize("queues", ["{}", "{1: []}", "{1: ['LSST Cam']}"])
+def test_script_queues_need_instruments(tmp_path, queues):
+    write(tmp_path, f"bridge: {{script_queues: {queues}}}")
+    with pytest.raises(ConfigError, match="script_queues"):
+        Settings.load(tmp_path)
