@@ -41,9 +41,7 @@ class World:
     @contextmanager
     def topics(self) -> Iterator[tuple[Observatory, PubSubReceiver, dict[str, str]]]:
         """Provide topics of their own, and the settings of a bridge between them."""
-        observatory = Observatory(self.kafka.bootstrap, self.registry.url)
-        for topic in (observatory.visits, observatory.cancellations, observatory.letters):
-            self.kafka.create_topic(topic)
+        observatory = Observatory.on(self.kafka, self.registry)
         with PubSubReceiver(self.pubsub.host) as receiver:
             own = {"PROMPT_PUBSUB__TOPIC": receiver.topic, "PUBSUB_EMULATOR_HOST": self.pubsub.host}
             settings = observatory.settings(self.kafka.bootstrap, self.registry.url, **own)

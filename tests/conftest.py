@@ -126,3 +126,23 @@ def redis_server(request):
 
     with make_server(request, RedisServer) as server:
         yield server
+
+
+@pytest.fixture
+def receiver(pubsub):
+    """A topic of its own for the bridge's messages, and what comes there."""
+    from support.bridge_world import PubSubReceiver
+
+    with PubSubReceiver(pubsub.host) as made:
+        yield made
+
+
+@pytest.fixture
+def bridge_settings(observatory, receiver, kafka, registry, pubsub):
+    """A function that returns the settings of a bridge to that topic, with some changed."""
+
+    def make(**changes):
+        own = {"PROMPT_PUBSUB__TOPIC": receiver.topic, "PUBSUB_EMULATOR_HOST": pubsub.host}
+        return observatory.settings(kafka.bootstrap, registry.url, **{**own, **changes})
+
+    return make

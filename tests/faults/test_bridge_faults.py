@@ -45,31 +45,9 @@ def tell(capsys):
     return print_row
 
 
-def open_observatory(broker, registry):
-    made = Observatory(broker.bootstrap, registry.url)
-    for topic, partitions in ((made.visits, 3), (made.cancellations, 1), (made.letters, 2)):
-        broker.create_topic(topic, partitions)
-    return made
-
-
 @pytest.fixture
 def observatory(kafka, registry):
-    return open_observatory(kafka, registry)
-
-
-@pytest.fixture
-def receiver(pubsub):
-    with PubSubReceiver(pubsub.host) as made:
-        yield made
-
-
-@pytest.fixture
-def settings(observatory, receiver, kafka, registry, pubsub):
-    def make(**changes):
-        own = {"PROMPT_PUBSUB__TOPIC": receiver.topic, "PUBSUB_EMULATOR_HOST": pubsub.host}
-        return observatory.settings(kafka.bootstrap, registry.url, **{**own, **changes})
-
-    return make
+    return Observatory.on(kafka, registry, partitions=3)
 
 
 def lsstcam(groups):
@@ -80,7 +58,7 @@ def names(count):
     return [f"g{number}" for number in range(count)]
 
 
-def test_it_is_killed_fifty_times(observatory, receiver, settings, tell):
+def test_it_is_killed_fifty_times(observatory, receiver, bridge_settings, tell):
     groups = names(N_VISITS)
     announcing = threading.Thread(
         target=lambda: [observatory.announce(group, "LSSTCam") for group in groups], daemon=True
@@ -89,12 +67,12 @@ def test_it_is_killed_fifty_times(observatory, receiver, settings, tell):
     chance = random.Random(7)  # noqa: S311 (a fixed seed)
     for _ in range(N_KILLS):
         before = receiver.counts.total()
-        with bridge_process(settings()):
+        with bridge_process(bridge_settings()):
             # From its first message on, at any moment: before, within or after a publication, or a commit.
             wait_for(lambda: receiver.counts.total() > before)  # noqa: B023 (called at once)
             threading.Event().wait(chance.uniform(0.0, 0.15))
     announcing.join()
-    with bridge_process(settings()):
+    with bridge_process(bridge_settings()):
         receiver.wait_for(lsstcam(groups), 240.0)
     tell(f"bridge killed {N_KILLS} times at random moments, {N_VISITS} visits", lsstcam(groups), receiver)
 
@@ -112,7 +90,7 @@ def test_registry_and_pubsub_are_away_for_a_minute(kafka, registry, pubsub, tell
         for line in lines:
             line.cut()
         for what, (registry_url, host) in places.items():
-            observed[what] = open_observatory(kafka, registry)
+            observed[what] = Observatory.on(kafka, registry, partitions=3)
             received[what] = opened.enter_context(PubSubReceiver(pubsub.host))
             own = {"PROMPT_PUBSUB__TOPIC": received[what].topic, "PUBSUB_EMULATOR_HOST": host}
             made = observed[what].settings(kafka.bootstrap, registry_url, **own)
@@ -140,7 +118,7 @@ def test_the_broker_is_killed_again_and_again(require_services, registry, pubsub
     from support.brokers import KafkaBroker
 
     with require_services(KafkaBroker) as broker:
-        observatory = open_observatory(broker, registry)
+        observatory = Observatory.on(broker, registry, partitions=3)
         own = {"PROMPT_PUBSUB__TOPIC": receiver.topic, "PUBSUB_EMULATOR_HOST": pubsub.host}
         with bridge_process(observatory.settings(broker.bootstrap, registry.url, **own)):
             groups = names(40)
@@ -163,7 +141,7 @@ def announce_for_sure(observatory, group):
         return
 
 
-def test_redis_is_killed_again_and_again(require_services, observatory, settings, tell):
+def test_redis_is_killed_again_and_again(require_services, observatory, bridge_settings, tell):
     from support.brokers import RedisServer
 
     with require_services(RedisServer) as server:
@@ -174,7 +152,7 @@ def test_redis_is_killed_again_and_again(require_services, observatory, settings
             "PROMPT_REDIS__STREAM": receiver.stream,
         }
         groups = names(200)
-        with bridge_process(settings(**own)):
+        with bridge_process(bridge_settings(**own)):
             for number, group in enumerate(groups):
                 observatory.announce(group)
                 if number % 40 == 20:
@@ -185,7 +163,7 @@ def test_redis_is_killed_again_and_again(require_services, observatory, settings
         tell("Redis killed 5 times, 200 visits of LATISS", keys(*groups), receiver)
 
 
-def test_a_webhook_fails_in_every_way(observatory, settings, tell):
+def test_a_webhook_fails_in_every_way(observatory, bridge_settings, tell):
     """So often that some messages use up their tries, and the rest of their visit is begun again."""
     with HttpSink() as server:
         receiver = WebhookReceiver(server, seed=5, failing=0.5)
@@ -196,7 +174,7 @@ def test_a_webhook_fails_in_every_way(observatory, settings, tell):
             "PROMPT_WEBHOOK__CONCURRENCY": "50",
         }
         groups = names(4)
-        with bridge_process(settings(**own)):
+        with bridge_process(bridge_settings(**own)):
             for group in groups:
                 observatory.announce(group, "LSSTCam")
             wait_for(lambda: receiver.look() or lsstcam(groups) <= receiver.counts.keys())
@@ -206,7 +184,7 @@ def test_a_webhook_fails_in_every_way(observatory, settings, tell):
         )
 
 
-def test_bridges_come_and_go(observatory, receiver, settings, tell):
+def test_bridges_come_and_go(observatory, receiver, bridge_settings, tell):
     """Each that joins or leaves moves the partitions while messages are sent."""
     groups = names(150)
     announcing = threading.Thread(
@@ -214,11 +192,11 @@ def test_bridges_come_and_go(observatory, receiver, settings, tell):
     )
     announcing.start()
     chance = random.Random(11)  # noqa: S311 (a fixed seed)
-    with bridge_process(settings(PROMPT_BRIDGE__INSTANCE="m")):
+    with bridge_process(bridge_settings(PROMPT_BRIDGE__INSTANCE="m")):
         for number in range(12):
             # Before the other one by its name, or behind it; killed, or stopped.
             name = f"{'a' if number % 2 else 'z'}{number}"
-            with bridge_process(settings(PROMPT_BRIDGE__INSTANCE=name)) as other:
+            with bridge_process(bridge_settings(PROMPT_BRIDGE__INSTANCE=name)) as other:
                 threading.Event().wait(chance.uniform(0.2, 1.0))
                 if number % 3:
                     other.stop()
@@ -228,8 +206,8 @@ def test_bridges_come_and_go(observatory, receiver, settings, tell):
 
 
 @pytest.mark.parametrize("offset", [-30.0, 30.0])
-def test_a_clock_is_wrong(observatory, receiver, settings, tell, offset):
-    with bridge_process(settings(PROMPT_WORKER__CLOCK_OFFSET_S=str(offset))):
+def test_a_clock_is_wrong(observatory, receiver, bridge_settings, tell, offset):
+    with bridge_process(bridge_settings(PROMPT_WORKER__CLOCK_OFFSET_S=str(offset))):
         for group in names(10):
             observatory.announce(group, "LSSTCam")
         receiver.wait_for(lsstcam(names(10)))

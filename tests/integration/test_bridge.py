@@ -17,7 +17,6 @@ from confluent_kafka import Producer
 from support.bridge_world import (
     FOREVER,
     Observatory,
-    PubSubReceiver,
     RedisReceiver,
     WebhookReceiver,
     bridge_process,
@@ -35,38 +34,18 @@ until = partial(wait_for, timeout=FOREVER)
 
 @pytest.fixture
 def observatory(kafka, registry):
-    made = Observatory(kafka.bootstrap, registry.url)
-    for topic in (made.visits, made.cancellations, made.letters):
-        kafka.create_topic(topic)
-    return made
+    return Observatory.on(kafka, registry)
 
 
 @pytest.fixture
-def receiver(pubsub):
-    with PubSubReceiver(pubsub.host) as made:
-        yield made
-
-
-@pytest.fixture
-def settings(observatory, receiver, kafka, registry, pubsub):
-    """Settings of a bridge to Pub/Sub, with some changed."""
-
-    def make(**changes):
-        own = {"PROMPT_PUBSUB__TOPIC": receiver.topic, "PUBSUB_EMULATOR_HOST": pubsub.host}
-        return observatory.settings(kafka.bootstrap, registry.url, **{**own, **changes})
-
-    return make
-
-
-@pytest.fixture
-def command(settings):
+def command(bridge_settings):
     """Runs a command with settings from the environment alone, and returns what it prints."""
 
     def run(*arguments, code=0, **changes):
         program = Path(sys.executable).with_name("prompt")
         done = subprocess.run(
             [program, "bridge", *map(str, arguments)],
-            env={**os.environ, **settings(**changes)},
+            env={**os.environ, **bridge_settings(**changes)},
             capture_output=True,
             text=True,
             check=False,
@@ -78,9 +57,11 @@ def command(settings):
     return run
 
 
-def test_every_detector_gets_its_message_and_tells_where_it_comes_from(observatory, receiver, settings):
+def test_every_detector_gets_its_message_and_tells_where_it_comes_from(
+    observatory, receiver, bridge_settings
+):
     observatory.announce("before")  # a new group begins in the past
-    with bridge_service(settings()) as service:
+    with bridge_service(bridge_settings()) as service:
         observatory.announce("wide", "LSSTCam")
         observatory.write(b"junk")
         observatory.announce("test", salIndex=999)
@@ -112,8 +93,8 @@ def test_every_detector_gets_its_message_and_tells_where_it_comes_from(observato
     assert found["traceparent"] == receiver.attributes["LSSTCam:wide:3"]["traceparent"]
 
 
-def test_dead_letters_are_listed_and_read_again(observatory, receiver, settings, command, tmp_path):
-    with bridge_process(settings()):
+def test_dead_letters_are_listed_and_read_again(observatory, receiver, bridge_settings, command, tmp_path):
+    with bridge_process(bridge_settings()):
         producer = Producer({**observatory.client})
         producer.produce(observatory.visits, b"junk", headers=[("traceparent", None), ("other", b"\xff")])
         producer.flush()
@@ -134,12 +115,12 @@ def test_dead_letters_are_listed_and_read_again(observatory, receiver, settings,
 
 
 def test_a_letter_whose_cause_is_mended_becomes_messages(
-    kafka, observatory, receiver, settings, command, tmp_path
+    kafka, observatory, receiver, bridge_settings, command, tmp_path
 ):
     """Here the cause is a sink that does not take messages of this size."""
     small = f"small-{observatory.own}"
     kafka.create_topic(small, config={"max.message.bytes": "100"})
-    refused = settings(PROMPT_BRIDGE__SINK="kafka", PROMPT_BRIDGE__MESSAGES_TOPIC=small)
+    refused = bridge_settings(PROMPT_BRIDGE__SINK="kafka", PROMPT_BRIDGE__MESSAGES_TOPIC=small)
     with bridge_service(refused) as service:
         observatory.announce("x", "LSSTCam")
         until(lambda: metrics(service)("bridge_dead_letters_total") == 1)
@@ -148,9 +129,9 @@ def test_a_letter_whose_cause_is_mended_becomes_messages(
     assert "1 dead letters, 0 waiting" in command("dead-letters", "list", tmp_path)
 
 
-def test_what_was_sent_may_be_sent_again(observatory, receiver, settings, command, tmp_path):
+def test_what_was_sent_may_be_sent_again(observatory, receiver, bridge_settings, command, tmp_path):
     begin = datetime.now(UTC)
-    with bridge_process(settings()):
+    with bridge_process(bridge_settings()):
         observatory.announce("a")
         observatory.announce("old", private_efdStamp=time.time() - 7200)
         observatory.announce("b")
@@ -177,7 +158,7 @@ def tls(kafka, ca_file, servers=None):
 
 
 def test_a_broker_that_does_not_prove_who_it_is_is_refused(
-    kafka, observatory, receiver, settings, command, tmp_path
+    kafka, observatory, receiver, bridge_settings, command, tmp_path
 ):
     observatory.announce("a")
     observatory.cancel("a")
@@ -194,7 +175,7 @@ def test_a_broker_that_does_not_prove_who_it_is_is_refused(
         assert "brokers: WRONG" in out
         assert why in out.lower()
         assert kafka.password not in out
-    with bridge_process(settings(**right)):
+    with bridge_process(bridge_settings(**right)):
         receiver.wait_for(keys("a"))
 
 
@@ -202,9 +183,7 @@ def test_the_broker_may_be_killed_and_comes_back(require_services, registry, pub
     from support.brokers import KafkaBroker
 
     with require_services(KafkaBroker) as broker:
-        observatory = Observatory(broker.bootstrap, registry.url)
-        for topic in (observatory.visits, observatory.cancellations, observatory.letters):
-            broker.create_topic(topic)
+        observatory = Observatory.on(broker, registry)
         own = {"PROMPT_PUBSUB__TOPIC": receiver.topic, "PUBSUB_EMULATOR_HOST": pubsub.host}
         with bridge_process(observatory.settings(broker.bootstrap, registry.url, **own)) as bridge:
             observatory.announce("a")
@@ -225,9 +204,7 @@ def test_a_bridge_stops_while_nobody_answers_its_commit(require_services, regist
     from support.brokers import KafkaBroker
 
     with require_services(KafkaBroker) as broker, Proxy("127.0.0.1", pubsub.port) as line:
-        observatory = Observatory(broker.bootstrap, registry.url)
-        for topic in (observatory.visits, observatory.cancellations, observatory.letters):
-            broker.create_topic(topic)
+        observatory = Observatory.on(broker, registry)
         own = {"PROMPT_PUBSUB__TOPIC": receiver.topic, "PUBSUB_EMULATOR_HOST": line.host}
         with bridge_service(observatory.settings(broker.bootstrap, registry.url, **own)) as service:
             line.cut()
@@ -253,12 +230,12 @@ def test_a_bridge_stops_while_nobody_answers_its_commit(require_services, regist
     assert receiver.counts["LATISS:a:0"] == (2 if how == "killed" else 1)
 
 
-def test_the_registry_may_be_away(observatory, receiver, settings, registry):
+def test_the_registry_may_be_away(observatory, receiver, bridge_settings, registry):
     observatory.announce("a")
     with Proxy("127.0.0.1", registry.port) as line:
         away = {"PROMPT_KAFKA__REGISTRY": registry.url.replace(str(registry.port), str(line.port))}
         line.cut()
-        with bridge_service(settings(**away)) as service:
+        with bridge_service(bridge_settings(**away)) as service:
             until(lambda: metrics(service)("bridge_retries_total") > 0)
             assert metrics(service)("bridge_dead_letters_total") == 0
             line.mend()
@@ -269,9 +246,9 @@ def test_the_registry_may_be_away(observatory, receiver, settings, registry):
     assert receiver.counts == dict.fromkeys(keys("a", "b"), 1)
 
 
-def test_pubsub_may_be_away_and_the_bridge_stops_all_the_same(observatory, receiver, settings, pubsub):
+def test_pubsub_may_be_away_and_the_bridge_stops_all_the_same(observatory, receiver, bridge_settings, pubsub):
     with Proxy("127.0.0.1", pubsub.port) as line:
-        away = settings(PUBSUB_EMULATOR_HOST=line.host)
+        away = bridge_settings(PUBSUB_EMULATOR_HOST=line.host)
         with bridge_service(away) as service:
             observatory.announce("a", "LSSTCam")
             receiver.wait_for(keys("a", instrument="LSSTCam"))
@@ -288,7 +265,7 @@ def test_pubsub_may_be_away_and_the_bridge_stops_all_the_same(observatory, recei
             receiver.wait_for(keys("b", "c", instrument="LSSTCam"))
 
 
-def test_redis_may_be_away(require_services, observatory, settings):
+def test_redis_may_be_away(require_services, observatory, bridge_settings):
     from support.brokers import RedisServer
 
     with require_services(RedisServer) as server, ExitStack() as opened:
@@ -298,7 +275,7 @@ def test_redis_may_be_away(require_services, observatory, settings):
             "PROMPT_REDIS__URL": server.url,
             "PROMPT_REDIS__STREAM": receiver.stream,
         }
-        opened.enter_context(bridge_process(settings(**own)))
+        opened.enter_context(bridge_process(bridge_settings(**own)))
         observatory.announce("a")
         until(lambda: receiver.look() or keys("a") <= receiver.counts.keys())
         server.kill()
@@ -308,7 +285,7 @@ def test_redis_may_be_away(require_services, observatory, settings):
         assert receiver.counts.keys() == keys("a", "b")
 
 
-def test_a_webhook_may_fail(observatory, settings):
+def test_a_webhook_may_fail(observatory, bridge_settings):
     """Some messages of a visit are delivered and some are not, for a while."""
     with HttpSink() as server:
         receiver = WebhookReceiver(server, seed=5, failing=0.3)
@@ -318,7 +295,7 @@ def test_a_webhook_may_fail(observatory, settings):
             "PROMPT_WEBHOOK__TIMEOUT_S": "1",
             "PROMPT_WEBHOOK__CONCURRENCY": "50",
         }
-        with bridge_process(settings(**own)):
+        with bridge_process(bridge_settings(**own)):
             observatory.announce("a", "LSSTCam")
             observatory.announce("b")
             wanted = keys("a", instrument="LSSTCam") | keys("b")
@@ -327,27 +304,27 @@ def test_a_webhook_may_fail(observatory, settings):
         assert server.most_open <= 50
 
 
-def test_the_bridge_may_be_killed_at_any_moment(observatory, receiver, settings):
+def test_the_bridge_may_be_killed_at_any_moment(observatory, receiver, bridge_settings):
     groups = [f"g{number}" for number in range(20)]
     for group in groups:
         observatory.announce(group, "LSSTCam")
     killed = 0
     while not keys(*groups, instrument="LSSTCam") <= receiver.counts.keys() and killed < 5:
-        with bridge_process(settings()):
+        with bridge_process(bridge_settings()):
             before = len(receiver.counts)
             until(lambda: len(receiver.counts) > before)  # noqa: B023 (called at once)
         killed += 1
     assert killed > 1
-    with bridge_process(settings()) as last:
+    with bridge_process(bridge_settings()) as last:
         receiver.wait_for(keys(*groups, instrument="LSSTCam"))
         assert last.stop() == 0
     assert receiver.counts.keys() == keys(*groups, instrument="LSSTCam")
 
 
-def test_a_rebalance_in_the_middle_of_a_visit(observatory, receiver, settings, pubsub):
+def test_a_rebalance_in_the_middle_of_a_visit(observatory, receiver, bridge_settings, pubsub):
     """The one that has a record in hand loses its partition to another bridge of the group."""
     with Proxy("127.0.0.1", pubsub.port) as line:
-        held = settings(PUBSUB_EMULATOR_HOST=line.host, PROMPT_BRIDGE__INSTANCE="z")
+        held = bridge_settings(PUBSUB_EMULATOR_HOST=line.host, PROMPT_BRIDGE__INSTANCE="z")
         with bridge_service(held) as first:
             observatory.announce("a")
             receiver.wait_for(keys("a"))
@@ -355,7 +332,7 @@ def test_a_rebalance_in_the_middle_of_a_visit(observatory, receiver, settings, p
             observatory.announce("b")
             until(lambda: metrics(first)("bridge_retries_total") > 0)
             # Partitions go to members in the order of their names.
-            with bridge_process(settings(PROMPT_BRIDGE__INSTANCE="a")):
+            with bridge_process(bridge_settings(PROMPT_BRIDGE__INSTANCE="a")):
                 receiver.wait_for(keys("b"))
                 line.mend()
                 observatory.announce("c")
@@ -373,11 +350,11 @@ def test_a_rebalance_in_the_middle_of_a_visit(observatory, receiver, settings, p
     assert receiver.counts.keys() == keys("a", "b", "c", "d", "e", "f")
 
 
-def test_a_bridge_with_the_same_name_takes_over(observatory, receiver, settings):
-    with bridge_service(settings()) as first:
+def test_a_bridge_with_the_same_name_takes_over(observatory, receiver, bridge_settings):
+    with bridge_service(bridge_settings()) as first:
         observatory.announce("a")
         receiver.wait_for(keys("a"))
-        with bridge_process(settings()):
+        with bridge_process(bridge_settings()):
             until(lambda: not first.running)
             assert first.exit_code == 1
             observatory.announce("b")
@@ -385,10 +362,10 @@ def test_a_bridge_with_the_same_name_takes_over(observatory, receiver, settings)
             assert "fenced" in first.log().lower()
 
 
-def test_two_groups_send_everything_each(observatory, receiver, settings):
+def test_two_groups_send_everything_each(observatory, receiver, bridge_settings):
     groups = [f"g{number}" for number in range(5)]
-    others = settings(PROMPT_BRIDGE__GROUP=f"other-{observatory.own}")
-    with bridge_process(settings()), bridge_process(others) as second:
+    others = bridge_settings(PROMPT_BRIDGE__GROUP=f"other-{observatory.own}")
+    with bridge_process(bridge_settings()), bridge_process(others) as second:
         for group in groups:
             observatory.announce(group, "LSSTCam")
         wanted = keys(*groups, instrument="LSSTCam")

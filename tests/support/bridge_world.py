@@ -20,6 +20,7 @@ from prompt_processing.camera.sal_events import SalEvents
 from prompt_processing.config import KafkaSettings
 from prompt_processing.domain.visit import NextVisit, NextVisitCanceled, parse_event
 from prompt_processing.messaging.kafka import KafkaWriter, Produced, connection, open_registry
+from support.brokers import KafkaBroker, SchemaRegistry
 from support.cloud import Service
 from support.http_sink import CLOSE, HANG, Answer, HttpSink, Posted
 from support.topology import publisher, subscriber
@@ -55,6 +56,15 @@ class Observatory:
             visits=self._writer,
             cancellations=KafkaWriter(self.client, self.cancellations),
         )
+
+    @classmethod
+    def on(cls, broker: KafkaBroker, registry: SchemaRegistry, *, partitions: int = 1) -> Self:
+        """Return one whose topics are there, that of the visits with some partitions."""
+        made = cls(broker.bootstrap, registry.url)
+        broker.create_topic(made.visits, partitions)
+        broker.create_topic(made.cancellations)
+        broker.create_topic(made.letters, partitions)
+        return made
 
     def announce(self, group: str, instrument: str = "LATISS", **changes: Any) -> None:
         """Announce a visit that begins soon."""

@@ -79,9 +79,7 @@ def _announcer(
         return lambda action: publisher.publish(action.bodies)
     say("starting Kafka, a schema registry and the bridge")
     kafka, registry = opened.enter_context(KafkaBroker()), opened.enter_context(SchemaRegistry())
-    observatory = Observatory(kafka.bootstrap, registry.url)
-    for topic in (observatory.visits, observatory.cancellations, observatory.letters):
-        kafka.create_topic(topic)
+    observatory = Observatory.on(kafka, registry)
     own = observatory.settings(kafka.bootstrap, registry.url)
     opened.enter_context(Service("kafka_bridge", {**cloud.environment, **settings, **own}, "main.py"))
     return lambda action: observatory.events.announce(action.event)
