@@ -11,7 +11,7 @@ import yaml
 
 from prompt_processing.config import Settings
 from support.emulators import GCS_VERSION
-from support.servers import LOOPBACK
+from support.servers import LOOPBACK, ServerMissingError
 from support.topology import storage, subscriber
 
 ROOT = Path(__file__).parents[2]
@@ -42,8 +42,15 @@ def test_the_settings_of_the_composition_are_settings(compose, monkeypatch, tmp_
         assert len(settings.push.subscriptions) == 1
 
 
-@pytest.mark.skipif(not shutil.which("curl") or not shutil.which("bash"), reason="needs curl and bash")
-def test_the_script_of_the_composition_makes_the_same_as_the_tests_have(compose, own_topology, pubsub, gcs):
+def find_curl():
+    if shutil.which("curl") is None:
+        raise ServerMissingError("curl is not installed (on Debian: apt-get install curl)")
+
+
+def test_the_script_of_the_composition_makes_the_same_as_the_tests_have(
+    compose, own_topology, pubsub, gcs, require_services
+):
+    require_services(find_curl)
     own = uuid.uuid4().hex[:12]
     topology = own_topology(push_endpoint="http://activator:8080/", arrivals_endpoint="http://arrivals:8080/")
     names = {"PROJECT": f"prompt-{own}", "INCOMING": f"in-{own}", "PRODUCTS": f"out-{own}"}

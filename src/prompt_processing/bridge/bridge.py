@@ -125,16 +125,19 @@ class Bridge:
         """Do all that a record asks for, and commit it; `False` if it is left to whoever comes next."""
         seen = self._rules.now()  # however long it takes, it does not become too old meanwhile
         deadline = _Deadline(stop, self._drain)
-        return self._until_done(
+        done = self._until_done(
             lambda: self._beside(lambda: self._handle(record, seen), deadline), record, deadline
         ) and self._until_done(lambda: self._commit(record), record, deadline)
+        if not done:
+            _LOG.warning("record left to whoever comes next", record=str(record))
+        return done
 
     def _until_done(self, attempt: Callable[[], bool], record: Record, deadline: "_Deadline") -> bool:
         """Try something until it succeeds; `False` if the record is another's by now, or time is up."""
         pause = FIRST_PAUSE
         while True:
             try:
-                done = attempt()
+                return attempt()
             except RetriableError as error:
                 _LOG.warning("to be tried again", record=str(record), error=str(error))
             except ConflictError:
@@ -142,19 +145,18 @@ class Bridge:
             except Exception:  # noqa: BLE001 (logged with its traceback)
                 # A fault of ours: the record waits, and this is loud, but nothing is lost.
                 _LOG.exception("to be tried again", record=str(record))
-            else:
-                if not done:
-                    _LOG.warning("record left to whoever comes next", record=str(record))
-                return done
             self._metrics.retries.inc()
-            end = time.monotonic() + random.uniform(pause / 2, pause)  # noqa: S311 (spreads the load)
-            while (left := end - time.monotonic()) > 0:
-                if deadline.stop.wait(min(left, KEEP)) or not self._keep():
-                    _LOG.warning("record left to whoever comes next", record=str(record))
-                    return False
-            if deadline.stop.is_set():
+            if not self._wait(pause, deadline.stop):
                 return False
             pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _wait(self, pause: float, stop: threading.Event) -> bool:
+        """Wait for about some time [s]; `False` if there is nothing to be tried again after it."""
+        end = time.monotonic() + random.uniform(pause / 2, pause)  # noqa: S311 (spreads the load)
+        while (left := end - time.monotonic()) > 0:
+            if stop.wait(min(left, KEEP)) or not self._keep():
+                return False
+        return not stop.is_set()
 
     def _beside(self, work: Callable[[], None], deadline: "_Deadline") -> bool:
         """Do some work in a thread, so that the group hears of this member however long it takes.

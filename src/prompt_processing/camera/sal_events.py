@@ -4,11 +4,11 @@ The fields are those of ``lsst.sal.ScriptQueue.logevent_nextVisit`` and ``...Can
 """
 
 import json
-import time
 from collections.abc import Mapping
 from typing import Any, Final
 
 import httpx2
+from astropy.time import Time
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroSerializer
 from confluent_kafka.schema_registry.error import SchemaRegistryError
@@ -94,7 +94,7 @@ def schema(name: str, fields: Mapping[str, Any]) -> str:
 
 
 def _fields(event: NextVisit | NextVisitCanceled) -> dict[str, Any]:
-    stamp = time.time()
+    stamp = float(Time.now().unix_tai)
     private = {
         "private_kafkaStamp": stamp,
         "private_revCode": "",
