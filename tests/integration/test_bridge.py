@@ -226,8 +226,8 @@ def test_a_bridge_stops_while_nobody_answers_its_commit(require_services, regist
             service.start()
             observatory.announce("b")
             receiver.wait_for(keys("b"))
-    # A broker that was frozen has got the commit all the same.
-    assert receiver.counts["LATISS:a:0"] == (2 if how == "killed" else 1)
+    # A broker that was frozen finds the commit when it wakes, and takes it unless it gives up the member first.
+    assert receiver.counts["LATISS:a:0"] in ({2} if how == "killed" else {1, 2})
 
 
 def test_the_registry_may_be_away(observatory, receiver, bridge_settings, registry):
