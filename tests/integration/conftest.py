@@ -17,7 +17,7 @@ def night(tmp_path_factory):
 def small_night(tmp_path_factory):
     """A night with a visit for each thing that may happen."""
     folder = tmp_path_factory.mktemp("nights") / "many"
-    simulate_night(folder, seed=6, visits=11, size="small")
+    simulate_night(folder, seed=6, visits=12, size="small")
     return folder
 
 

@@ -1,12 +1,16 @@
 """A night on Google Cloud by push, on emulators: what works, and what may die."""
 
+import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
 
+from prompt_processing.messaging.webhook import WebhookPublisher
+from prompt_processing.serving.envelope import WEBHOOK
 from support.cloud import PUSHER, Cloud
-from support.cloud_night import CloudNight
+from support.cloud_night import PATIENCE, CloudNight
 
 pytestmark = pytest.mark.slow
 
@@ -31,8 +35,9 @@ def night(cloud, small_night, tmp_path_factory):
 @pytest.fixture(scope="module")
 def services(cloud, night):
     """Activator and arrivals service, and what pushes to them."""
+    allowed = {"PROMPT_PUSH__SUBSCRIPTIONS": json.dumps([cloud.topology.activator, WEBHOOK])}
     with (
-        cloud.activator(**night.settings) as activator,
+        cloud.activator(**night.settings, **allowed) as activator,
         cloud.arrivals(**night.settings) as arrivals,
         cloud.push(cloud.topology.activator, activator, audience="activator", instance_concurrency=1),
         cloud.push(cloud.topology.arrivals, arrivals, audience="arrivals"),
@@ -81,6 +86,21 @@ def test_a_message_that_comes_again_changes_nothing(cloud, night, services):
     assert post(cloud, activator, body).status_code == 204
     assert post(cloud, activator, body, **{"x-goog-pubsub-message-id": "another"}).status_code == 204
     night.check(10)
+
+
+def test_the_bridge_may_post_a_visit_to_the_activator(cloud, night, services):
+    activator, _ = services
+    (body,) = night.announce(11, publish=False)
+    token = cloud.issuer.issue("activator", PUSHER)
+    bridge = WebhookPublisher(activator.url, token=token, concurrency=1, timeout=PATIENCE)
+    with ThreadPoolExecutor() as pool:
+        posted = pool.submit(bridge.publish, [body])
+        night.wait_until_working(11)
+        assert not posted.done()  # it is answered when the visit is finished
+        night.upload(11)
+        posted.result(PATIENCE)
+    assert str(night.record(11).outcome) == "processed"
+    night.check(11)
 
 
 def test_an_image_that_comes_after_its_visit_was_given_up_is_processed(cloud, night, services):
