@@ -39,21 +39,23 @@ from prompt_processing.cli.logs import configure
 from prompt_processing.config import PushSettings, WorkerSettings
 from prompt_processing.domain.clock import WallClock, utc_seconds
 from prompt_processing.domain.outcome import Disposition
-from prompt_processing.domain.visit import DetectorVisit, parse_message
+from prompt_processing.domain.visit import parse_message
 from prompt_processing.factory import Factory
 from prompt_processing.ledger.port import DetectorVisitRecord
 from prompt_processing.ledger.sql import SqlLedger
 from prompt_processing.messaging.port import Received
-from prompt_processing.messaging.pubsub import PubSubHints, PubSubPublisher, PubSubQueue
+from prompt_processing.messaging.pubsub import PubSubHints, PubSubQueue
 from prompt_processing.worker.engine import Engine
 from prompt_processing.worker.fork_server import preload
 from prompt_processing.worker.hints import HintRelay
 from prompt_processing.worker.supervisor import Slot, Supervisor
 from prompt_processing.worker.worker import Worker
-from support import load
-from support.central import PIPELINE, make_central, message, write_raws
+from support import load, steady_load
+from support.central import message, prepare_central
 from support.cloud import LEASE, PUSHER, Cloud
+from support.measure import PATIENCE, Ledger, report, wait_for
 from support.push_agent import PushAgent
+from support.sampler import sampled_runner
 from support.servers import ServerMissingError
 from support.topology import PULL_DEADLINE, subscriber
 
@@ -69,70 +71,6 @@ PROFILED = 60
 """Visits during which it is looked where the time goes ..."""
 TOP = 25
 """... and how many functions are shown."""
-PATIENCE = 120.0
-"""Longest wait for anything [s]."""
-VISITS_IN_REPOSITORY = 10_000
-SELECTION = "rules: [{name: all, when: {}, pipelines: [Trivial.yaml]}]"
-
-
-class Ledger:
-    """The ledger of a deployment, and its publisher."""
-
-    def __init__(self, cloud: Cloud) -> None:
-        self.url = cloud.environment["PROMPT_REPOSITORY__LEDGER"]
-        self._ledger = SqlLedger(database.engine(self.url))
-        self._publisher = PubSubPublisher(cloud.topology.next_visit)
-
-    def publish(self, *visits: DetectorVisit) -> float:
-        """Send messages; return when that began."""
-        bodies = [visit.model_dump_json() for visit in visits]
-        begin = time.time()
-        self._publisher.publish(bodies)
-        return begin
-
-    def wait_until_working(self, visit: DetectorVisit) -> None:
-        wait_for(lambda: (record := self._ledger.find(visit.key)) is not None and record.working is not None)
-
-    def finished(self, *visits: DetectorVisit, every: float = 0.05) -> list[DetectorVisitRecord]:
-        """Wait until visits of one group are finished, and return what is known of them."""
-        keys = {visit.key for visit in visits}
-
-        def find() -> list[DetectorVisitRecord]:
-            found = self._ledger.detector_visits(instrument=visits[0].instrument, group=visits[0].groupId)
-            return [record for record in found if record.outcome and record.visit.key in keys]
-
-        wait_for(lambda: len(find()) == len(keys), every)
-        return find()
-
-    def n_finished(self) -> int:
-        """Return how many visits are finished."""
-        return sum(count for outcome, count in self._ledger.counts().items() if outcome != "queued")
-
-    def all(self) -> list[DetectorVisitRecord]:
-        return self._ledger.detector_visits()
-
-
-def report(name: str, seconds: Sequence[float], goal: float | None = None, what: str = "p99") -> None:
-    """Print median, tail and goal."""
-    values = np.array(seconds)
-    aim = "" if goal is None else f"   goal for {what} {goal:g} s"
-    print(
-        f"{name:<52} {len(values):>5} times: median {np.median(values):7.3f}   "
-        f"p99 {np.percentile(values, 99):7.3f}   max {values.max():7.3f} s{aim}",
-        flush=True,
-    )
-
-
-def wait_for(condition: Callable[[], bool], every: float = 0.02, patience: float = PATIENCE) -> None:
-    """Wait until something is so, looking at it now and then [s]."""
-    deadline = time.monotonic() + patience
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not so after {patience:.0f} s")
-        time.sleep(every)
-
-
-# The parts.
 
 
 def start(folder: Path, options: argparse.Namespace) -> None:
@@ -323,24 +261,24 @@ def steady(folder: Path, options: argparse.Namespace) -> None:
     with Cloud(folder / "repo") as cloud:
         cloud.use()
         preload("prompt_processing.warm")
-        build = functools.partial(load.steady_runner, cloud.repo)
+        build = functools.partial(steady_load.steady_runner, cloud.repo)
         with engines(cloud, build, options.engines) as supervisor:
             handled: set[str] = set()
 
             def on_handled(received: Received, said: Disposition) -> None:
                 if said is Disposition.ACK:
-                    handled.add(load.name_of(parse_message(received.delivery.body)))
+                    handled.add(steady_load.name_of(parse_message(received.delivery.body)))
 
             supervisor.on_handled = on_handled
             context = multiprocessing.get_context("spawn")
             ours, theirs = context.Pipe()
             begin = time.time() + 10.0  # until the feeder has imported everything
             feeder = context.Process(
-                target=load.feed, args=(theirs, cloud.repo, begin, options.rate, number), daemon=True
+                target=steady_load.feed, args=(theirs, cloud.repo, begin, options.rate, number), daemon=True
             )
             feeder.start()
             theirs.close()
-            watch = load.Watch(cloud, begin, options.rate, number, handled)
+            watch = steady_load.Watch(cloud, begin, options.rate, number, handled)
             end = begin + number / options.rate
             time.sleep(max(begin - time.time(), 0.0))
             while time.time() + options.every <= end + 1.0:
@@ -395,7 +333,7 @@ def butler(folder: Path, options: argparse.Namespace) -> None:
                     times = [record.times.seconds.get(stage, 0.0) for record in records]
                     report(f"butler: 1 engine, stage {stage}", times)
         file = folder / "samples"
-        with engines(cloud, functools.partial(load.sampled_runner, cloud.repo, file, WARM_UP), 1):
+        with engines(cloud, functools.partial(sampled_runner, cloud.repo, file, WARM_UP), 1):
             work(cloud, indices, WARM_UP + PROFILED + 1)
     found = json.loads(file.read_text())
     total = sum(found["own"].values())
@@ -409,26 +347,6 @@ def butler(folder: Path, options: argparse.Namespace) -> None:
 def quiet() -> None:
     """Set up logging of an engine."""
     configure(["ERROR"])
-
-
-def prepare_central(cloud: Cloud, folder: Path, number: int) -> list[str]:
-    """Make a repository with a registry in PostgreSQL, files in folders, and raws; return their keys."""
-    for name in ("butler", "incoming", "arrivals", "decisions", "alerts", "metrics", "overrides"):
-        cloud.environment[f"PROMPT_REPOSITORY__{name.upper()}"] = str(folder / name)
-    cloud.environment["PROMPT_PUBSUB__SUBSCRIPTION"] = cloud.topology.activator
-    keys = write_raws(folder / "incoming", number)
-    make_central(
-        folder / "butler",
-        folder / "incoming" / keys[0],
-        VISITS_IN_REPOSITORY,
-        cloud.environment["PROMPT_REPOSITORY__REGISTRY"],
-    ).close()
-    cloud.prompt("repo", "create", cloud.repo)
-    pipelines = cloud.repo / "pipelines"
-    pipelines.mkdir()
-    (pipelines / "selection.yaml").write_text(SELECTION)
-    (pipelines / "Trivial.yaml").write_text(PIPELINE)
-    return keys
 
 
 def work(cloud: Cloud, indices: Iterator[int], number: int) -> list[DetectorVisitRecord]:

@@ -21,11 +21,13 @@ from prompt_processing.instruments.ingest import (
 from prompt_processing.instruments.skymap import SKYMAP, Patch, register_patches
 from prompt_processing.instruments.storage import butler_config
 from support import latiss_files
+from support.cloud import Cloud
 from support.visits import detector_visit
 
 SHAPE = (2 * latiss_files.NY, 8 * latiss_files.NX)
 BEGIN = 60486.06105509261
 """When the exposures begin [MJD, TAI]."""
+VISITS_IN_REPOSITORY = 10_000
 
 PIPELINE = """
 description: Three tasks that do next to nothing.
@@ -35,6 +37,7 @@ tasks:
   calibrate: support.trivial.CalibrateTask
   subtract: support.trivial.SubtractTask
 """
+SELECTION = "rules: [{name: all, when: {}, pipelines: [Trivial.yaml]}]"
 
 
 def corner() -> tuple[float, float]:
@@ -128,3 +131,23 @@ def add_visits(butler: Butler, raw: Path, number: int) -> None:
                 row[key] = f"AT_X_{index:06d}"
             rows.append(row)
         butler.registry.insertDimensionData(element, *rows)
+
+
+def prepare_central(cloud: Cloud, folder: Path, number: int) -> list[str]:
+    """Make a repository with a registry in PostgreSQL, files in folders, and raws; return their keys."""
+    for name in ("butler", "incoming", "arrivals", "decisions", "alerts", "metrics", "overrides"):
+        cloud.environment[f"PROMPT_REPOSITORY__{name.upper()}"] = str(folder / name)
+    cloud.environment["PROMPT_PUBSUB__SUBSCRIPTION"] = cloud.topology.activator
+    keys = write_raws(folder / "incoming", number)
+    make_central(
+        folder / "butler",
+        folder / "incoming" / keys[0],
+        VISITS_IN_REPOSITORY,
+        cloud.environment["PROMPT_REPOSITORY__REGISTRY"],
+    ).close()
+    cloud.prompt("repo", "create", cloud.repo)
+    pipelines = cloud.repo / "pipelines"
+    pipelines.mkdir()
+    (pipelines / "selection.yaml").write_text(SELECTION)
+    (pipelines / "Trivial.yaml").write_text(PIPELINE)
+    return keys

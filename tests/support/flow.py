@@ -4,186 +4,35 @@ Everything outlives a worker except the worker. Each call of a port is a *point*
 worker die, stop or meet a store that does not answer.
 """
 
-import contextlib
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
-import numpy as np
-import pandas as pd
 from astropy.io import fits
-from astropy.time import Time, TimeDelta
 
 from prompt_processing import objects
 from prompt_processing.apdb.memory import MemoryApdb
-from prompt_processing.apdb.tables import conform
 from prompt_processing.arrivals.pointers import Arrivals
 from prompt_processing.config import WorkerSettings
 from prompt_processing.delivery.memory import MemoryAlerts, MemoryDecisions, MemoryMetrics
-from prompt_processing.delivery.metrics import VisitMetrics
-from prompt_processing.domain.clock import mjd_tai
-from prompt_processing.domain.decision import Decision, DecisionInfo
-from prompt_processing.domain.errors import RawError, StaleClaimError, StoreError
-from prompt_processing.domain.ids import detector_exposure_id, exposure_id, parse_obs_id, source_id
-from prompt_processing.domain.outcome import Disposition, Stopwatch
-from prompt_processing.domain.raws import parse_raw_key
+from prompt_processing.domain.errors import StoreError
+from prompt_processing.domain.outcome import Disposition
 from prompt_processing.domain.visit import CancelVisit, DetectorVisit
 from prompt_processing.ledger.memory import MemoryLedger
 from prompt_processing.messaging.memory import MemoryQueue
-from prompt_processing.preload.footprint import field_region
 from prompt_processing.worker.arrival import note_arrival
 from prompt_processing.worker.process import Process, Stores
 from prompt_processing.worker.wait import ImageWaiter
 from prompt_processing.worker.worker import Worker
+from support.points import Crash, Faults, Guard, Guarded, OneByOne, Skewed, TestClock, Watched
+from support.two_sources import EXPOSURE, MemoryProducts, TestPixels
 from support.visits import EVENT
 
-EXPOSURE = 30.0
-"""Length of every visit of these tests [s]."""
 HIDDEN = 60.0
 """How long a message is hidden while somebody works on it [s]."""
 SETTINGS = WorkerSettings(lease_s=60.0, max_crashes=1000)
-
-
-class Crash(BaseException):
-    """The process ends here and now."""
-
-
-class TestClock:
-    """Moves only when told; the night's time and the monotonic one move together."""
-
-    __test__ = False
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self._start = Time(EVENT["startTime"] - 100.0, format="unix_tai", scale="tai")
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    def now(self) -> Time:
-        return (self._start + TimeDelta(self.seconds, format="sec")).utc
-
-    def advance(self, seconds: float) -> None:
-        self.seconds += seconds
-
-
-@dataclass
-class Skewed:
-    """The clock of a machine that is wrong."""
-
-    clock: TestClock
-    skew: float
-
-    def now(self) -> Time:
-        return self.clock.now() + TimeDelta(self.skew, format="sec")
-
-
-class Faults:
-    """Makes something happen at the n-th point from now on, or at the next one of a name."""
-
-    def __init__(self) -> None:
-        self._where: int | str = 0
-        self._action: Any = None
-        self.passed: list[str] = []
-
-    def arm(self, where: int | str, action: Any) -> None:
-        self._where, self._action = where, action
-
-    def disarm(self) -> None:
-        self._action = None
-
-    def point(self, name: str) -> None:
-        self.passed.append(name)
-        if self._action is None:
-            return
-        if isinstance(self._where, int):
-            self._where -= 1
-        if self._where in {0, name}:
-            action = self._action
-            self.disarm()
-            action(name)
-
-
-class Watched:
-    """A port whose every call has a point before and one after it."""
-
-    def __init__(self, port: Any, name: str, faults: Faults) -> None:
-        self._port, self._name, self._faults = port, name, faults
-
-    def __getattr__(self, method: str) -> Any:
-        call = getattr(self._port, method)
-
-        def watched(*args: Any, **kwargs: Any) -> Any:
-            self._faults.point(f"before {self._name}.{method}")
-            result = call(*args, **kwargs)
-            self._faults.point(f"after {self._name}.{method}")
-            return result
-
-        return watched
-
-
-class Guard:
-    """Watches that one worker does each effect right after a check of a claim that did hold then."""
-
-    def __init__(self, ledger: MemoryLedger, on_violation: Callable[[str], None]) -> None:
-        self._ledger = ledger
-        self._on_violation = on_violation
-        self._holds = False
-
-    def check(self, claim: Any) -> None:
-        self._holds = False
-        self._ledger.check(claim)
-        # Whatever this ledger says, the truth is what a ledger should say.
-        with contextlib.suppress(StaleClaimError):
-            MemoryLedger.check(self._ledger, claim)
-            self._holds = True
-
-    def use(self, effect: str) -> None:
-        if not self._holds:
-            self._on_violation(effect)
-        self._holds = False
-
-    def __getattr__(self, method: str) -> Any:
-        return getattr(self._ledger, method)
-
-
-class Guarded:
-    """A port with one method that is an effect."""
-
-    def __init__(self, port: Any, effect: str, guard: Guard) -> None:
-        self._port, self._effect, self._guard = port, effect, guard
-
-    def __getattr__(self, method: str) -> Any:
-        if method == self._effect:
-            self._guard.use(f"{type(self._port).__name__}.{method}")
-        return getattr(self._port, method)
-
-
-class OneByOne:
-    """Sends alerts one at a time, so that a worker can die between two of them."""
-
-    def __init__(self, alerts: MemoryAlerts, faults: Faults) -> None:
-        self._alerts, self._faults = alerts, faults
-
-    def send(self, packets: Any) -> None:
-        for packet in packets:
-            self._alerts.send([packet])
-            self._faults.point("between alerts")
-
-
-class MemoryProducts:
-    """Keeps names of products, and counts how often each was written anew."""
-
-    def __init__(self) -> None:
-        self.written: dict[tuple[str, str, int], list[str]] = {}
-
-    def store(self, products: tuple[Any, list[str]]) -> int:
-        visit, raws = products
-        self.written.setdefault(visit, raws)
-        return len(raws)
 
 
 class TestHints:
@@ -197,134 +46,6 @@ class TestHints:
     def wait(self, timeout: float) -> bool:
         self._world.advance(timeout)
         return False
-
-
-class TestPixels:
-    """Finds two sources in every image and links them with what the APDB holds of the field."""
-
-    __test__ = False
-
-    def __init__(self, apdb: Any, landing: Path, faults: Faults) -> None:
-        self._apdb, self._landing, self._faults = apdb, landing, faults
-
-    def prepare(
-        self, visit: DetectorVisit, watch: Stopwatch, decision: Decision | None = None
-    ) -> "TestVisit":
-        with watch.stage("preload"):
-            self._faults.point("preload")
-        region = field_region(visit.ra, visit.dec, (400, 400), 0.1, 60.0)
-        history = self._apdb.history(region, mjd_tai(visit.predicted_shutter_close))
-        return TestVisit(visit, history, self._landing, self._faults)
-
-
-class TestVisit:
-    """One visit of `TestPixels`."""
-
-    __test__ = False
-
-    def __init__(self, visit: DetectorVisit, history: Any, landing: Path, faults: Faults) -> None:
-        self._visit, self._history, self._landing, self._faults = visit, history, landing, faults
-        self._keys: tuple[str, ...] = ()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-    def process(self, keys: Any, watch: Any) -> None:
-        for key in keys:
-            if not (self._landing / key).exists():
-                raise RawError(f"{key}: there is no such raw")
-            self._faults.point("pixels")
-        self._keys = tuple(keys)
-
-    def decide(self, attempt: int, flags: tuple[str, ...], now: Time) -> Decision:
-        visit, raw = self._visit, parse_raw_key(self._keys[0])
-        exposure = exposure_id(parse_obs_id(raw.obs_id))
-        close = mjd_tai(visit.predicted_shutter_close)
-        midpoint = close - EXPOSURE / 2 / 86400
-        ids = [source_id(detector_exposure_id(exposure, visit.detector), rank) for rank in range(2)]
-        known = self._history.objects
-        known = known[known["firstDiaSourceMjdTai"] < midpoint].reset_index(drop=True)
-        places = [(visit.ra, visit.dec), (visit.ra, visit.dec + 0.001)]
-        object_ids = [_nearest(known, place, default) for place, default in zip(places, ids, strict=True)]
-        counts = [1 + int((self._history.sources["diaObjectId"] == number).sum()) for number in object_ids]
-        measured = {
-            "visit": exposure,
-            "detector": visit.detector,
-            "diaObjectId": pd.array(object_ids, dtype="Int64"),
-            "midpointMjdTai": midpoint,
-            "timeProcessedMjdTai": mjd_tai(now),
-            "ra": [ra for ra, _ in places],
-            "dec": [dec for _, dec in places],
-            "band": "r",
-            "psfFlux": 100.0,
-        }
-        pixels = {"x": 1.0, "y": 2.0, "bboxSize": 30}
-        sources = pd.DataFrame({"diaSourceId": np.array(ids), **measured, **pixels})
-        forced = pd.DataFrame({"diaForcedSourceId": np.array(ids), **measured}).astype(
-            {"diaObjectId": "int64"}
-        )
-        objects_ = pd.DataFrame(
-            {
-                "diaObjectId": np.array(object_ids),
-                "ra": measured["ra"],
-                "dec": measured["dec"],
-                "nDiaSources": counts,
-                "firstDiaSourceMjdTai": [
-                    _first(self._history.sources, number, midpoint) for number in object_ids
-                ],
-                "validityStartMjdTai": midpoint,
-            }
-        )
-        return Decision(
-            info=DecisionInfo(
-                instrument=visit.instrument,
-                group=visit.groupId,
-                detector=visit.detector,
-                day_obs=raw.day_obs,
-                exposure=exposure,
-                visit=exposure,
-                midpoint_mjd_tai=midpoint,
-                shutter_close_mjd_tai=close,
-                raws=self._keys,
-                attempt=attempt,
-                pipeline="test",
-                alert_schema_id=1,
-                flags=flags,
-            ),
-            dia_object=conform("DiaObject", objects_),
-            dia_source=conform("DiaSource", sources),
-            dia_forced_source=conform("DiaForcedSource", forced),
-            # What an alert says depends on the moment at which the history was read.
-            packets=tuple(
-                (number, f"{number} of {object_id}, {count} sources, attempt {attempt}".encode())
-                for number, object_id, count in zip(ids, object_ids, counts, strict=True)
-            ),
-        )
-
-    def metrics(self, decision: Decision, watch: Any, now: Time) -> VisitMetrics:
-        info = decision.info
-        return VisitMetrics(
-            info.instrument, info.detector, info.visit, info.exposure, info.group, info.day_obs, "r",
-            "SDSSr_65mm~empty", "run", "1", 0.0, (),
-        )  # fmt: skip
-
-    def products(self, decision: Decision) -> tuple[Any, list[str]]:
-        self._faults.point("persist")
-        return tuple(self._visit.key), list(decision.info.raws)
-
-
-def _nearest(known: pd.DataFrame, place: tuple[float, float], default: int) -> int:
-    """Return the object at a place, or a new one."""
-    at_place = known[np.abs(known["dec"] - place[1]) < 1e-4]
-    return int(at_place["diaObjectId"].min()) if len(at_place) else default
-
-
-def _first(sources: pd.DataFrame, number: int, midpoint: float) -> float:
-    own = sources[sources["diaObjectId"] == number]
-    return float(own["midpointMjdTai"].min()) if len(own) else midpoint
 
 
 @dataclass

@@ -29,8 +29,9 @@ from prompt_processing.domain.visit import DetectorVisit, parse_message
 from prompt_processing.ledger.memory import MemoryLedger
 from prompt_processing.ledger.port import REOPENED_BY_IMAGE, Done
 from prompt_processing.worker.sweep import sweep
-from support.flow import Crash, Paused, World, crash, store_error
+from support.flow import Paused, World, crash, store_error
 from support.flow_audit import evidence
+from support.points import Crash
 
 pytestmark = pytest.mark.slow
 

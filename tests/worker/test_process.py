@@ -8,7 +8,9 @@ import pytest
 from prompt_processing.domain.errors import StoreError
 from prompt_processing.domain.outcome import Disposition, Outcome
 from prompt_processing.ledger.memory import MemoryLedger
-from support.flow import EXPOSURE, Crash, Paused, World, crash, raw_key, store_error
+from support.flow import Paused, World, crash, raw_key, store_error
+from support.points import Crash
+from support.two_sources import EXPOSURE
 
 LEAD = 100.0
 """From the start of the clock to the start of visit 0 [s]."""
