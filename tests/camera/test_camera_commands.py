@@ -85,7 +85,7 @@ def test_play_in_real_time(make_night, incoming):
     assert "warning: headers of the raws differ from events in time" in result.stderr
     # The shutter is open for 1 s, and reading takes 2 s.
     assert "1 events and 1 raws in 0" in result.stderr
-    assert 2.9 < time.monotonic() - start < 6.0
+    assert 2.9 < time.monotonic() - start < 30.0
     assert "1 raws uploaded" in result.stderr
 
 

@@ -124,7 +124,8 @@ def connections(url):
         return connection.execute(text(query)).scalar()
 
 
-def test_a_connection_is_used_again_and_closed_when_nobody_needs_it(postgres_url):
+def test_a_connection_is_used_again_and_closed_when_nobody_needs_it(postgres_url, monkeypatch):
+    monkeypatch.setattr(database, "IDLE", 5.0)
     engine = database.engine(postgres_url)
     backends = set()
     for _ in range(5):

@@ -1,9 +1,11 @@
 """The bridge on a real broker, registry, Pub/Sub emulator and Redis; the long form is in tests/faults."""
 
+import itertools
 import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -26,7 +28,7 @@ from support.bridge_world import (
 )
 from support.emulators import Proxy
 from support.engines import wait_for
-from support.http_sink import HttpSink
+from support.http_sink import Answer, HttpSink
 
 pytestmark = pytest.mark.slow
 until = partial(wait_for, timeout=FOREVER)
@@ -70,9 +72,9 @@ def test_every_detector_gets_its_message_and_tells_where_it_comes_from(
         wanted = keys("before", "after") | keys("wide", instrument="LSSTCam") | {"cancel:LATISS"}
         receiver.wait_for(wanted)
         assert receiver.counts == dict.fromkeys(wanted, 1)
+        until(lambda: metrics(service)('bridge_fanout_messages_total{kind="visit"}') == 191)
+        until(lambda: metrics(service)('bridge_fanout_messages_total{kind="cancel"}') == 1)
         metric = metrics(service)
-        assert metric('bridge_fanout_messages_total{kind="visit"}') == 191
-        assert metric('bridge_fanout_messages_total{kind="cancel"}') == 1
         assert metric('bridge_skipped_total{reason="test-queue"}') == 1
         assert metric("bridge_dead_letters_total") == 1
         assert metric("bridge_connected") == 1
@@ -140,7 +142,7 @@ def test_what_was_sent_may_be_sent_again(observatory, receiver, bridge_settings,
     assert out.count('"kind":"visit"') == 3
     assert receiver.counts == dict.fromkeys(keys("a", "b"), 1)
     assert "3 events were sent again" in command("replay", tmp_path, "--from", begin.isoformat())
-    receiver.wait_for(keys("old"))
+    until(lambda: receiver.counts.total() >= 5)
     assert receiver.counts == {**dict.fromkeys(keys("a", "b"), 2), **dict.fromkeys(keys("old"), 1)}
     assert "0 events" in command("replay", tmp_path, "--from", "2020-01-01", "--to", "2020-01-02")
     error = command("replay", tmp_path, "--from", "yesterday", code=2)
@@ -190,7 +192,7 @@ def test_the_broker_may_be_killed_and_comes_back(require_services, registry, pub
             receiver.wait_for(keys("a"))
             broker.kill()
             broker.start()
-            observatory.announce("b")
+            observatory.announce_for_sure("b")
             receiver.wait_for(keys("b"))
             broker.kill()
             began = time.monotonic()
@@ -200,20 +202,22 @@ def test_the_broker_may_be_killed_and_comes_back(require_services, registry, pub
 
 
 @pytest.mark.parametrize("how", ["killed", "frozen"])
-def test_a_bridge_stops_while_nobody_answers_its_commit(require_services, registry, pubsub, receiver, how):
+def test_a_bridge_stops_while_nobody_answers_its_commit(require_services, registry, how):
     from support.brokers import KafkaBroker
 
-    with require_services(KafkaBroker) as broker, Proxy("127.0.0.1", pubsub.port) as line:
+    with require_services(KafkaBroker) as broker, HttpSink() as sink:
+        answered = threading.Event()
+        receiver = WebhookReceiver(sink, seed=0, failing=0.0)
+        sink.answer = lambda _: Answer(204 if answered.wait(FOREVER) else 500)
         observatory = Observatory.on(broker, registry)
-        own = {"PROMPT_PUBSUB__TOPIC": receiver.topic, "PUBSUB_EMULATOR_HOST": line.host}
+        own = {"PROMPT_BRIDGE__SINK": "webhook", "PROMPT_WEBHOOK__URL": sink.url}
         with bridge_service(observatory.settings(broker.bootstrap, registry.url, **own)) as service:
-            line.cut()
             observatory.announce("a")
-            until(lambda: metrics(service)("bridge_retries_total") > 0)
+            until(lambda: sink.requests)
             process = psutil.Process(broker.pid)
             process.kill() if how == "killed" else process.suspend()
-            line.mend()
-            receiver.wait_for(keys("a"))
+            answered.set()
+            until(lambda: receiver.look() or keys("a") <= receiver.counts.keys())
             began = time.monotonic()
             service.stop()
             assert service.exit_code == 0
@@ -224,8 +228,8 @@ def test_a_bridge_stops_while_nobody_answers_its_commit(require_services, regist
             else:
                 process.resume()
             service.start()
-            observatory.announce("b")
-            receiver.wait_for(keys("b"))
+            observatory.announce_for_sure("b")
+            until(lambda: receiver.look() or keys("b") <= receiver.counts.keys())
     # A broker that was frozen finds the commit when it wakes, but may have given up the member before.
     assert receiver.counts["LATISS:a:0"] in ({2} if how == "killed" else {1, 2})
 
@@ -248,7 +252,7 @@ def test_the_registry_may_be_away(observatory, receiver, bridge_settings, regist
 
 def test_pubsub_may_be_away_and_the_bridge_stops_all_the_same(observatory, receiver, bridge_settings, pubsub):
     with Proxy("127.0.0.1", pubsub.port) as line:
-        away = bridge_settings(PUBSUB_EMULATOR_HOST=line.host)
+        away = bridge_settings(PUBSUB_EMULATOR_HOST=line.host, PROMPT_BRIDGE__DRAIN_S="3")
         with bridge_service(away) as service:
             observatory.announce("a", "LSSTCam")
             receiver.wait_for(keys("a", instrument="LSSTCam"))
@@ -306,15 +310,12 @@ def test_a_webhook_may_fail(observatory, bridge_settings):
 
 def test_the_bridge_may_be_killed_at_any_moment(observatory, receiver, bridge_settings):
     groups = [f"g{number}" for number in range(20)]
-    for group in groups:
-        observatory.announce(group, "LSSTCam")
-    killed = 0
-    while not keys(*groups, instrument="LSSTCam") <= receiver.counts.keys() and killed < 5:
+    for batch in itertools.batched(groups, 4):
+        for group in batch:
+            observatory.announce(group, "LSSTCam")
+        began = datetime.now(UTC)
         with bridge_process(bridge_settings()):
-            before = len(receiver.counts)
-            until(lambda: len(receiver.counts) > before)  # noqa: B023 (called at once)
-        killed += 1
-    assert killed > 1
+            receiver.wait_for_one_after(began)
     with bridge_process(bridge_settings()) as last:
         receiver.wait_for(keys(*groups, instrument="LSSTCam"))
         assert last.stop() == 0
@@ -369,7 +370,7 @@ def test_two_groups_send_everything_each(observatory, receiver, bridge_settings)
         for group in groups:
             observatory.announce(group, "LSSTCam")
         wanted = keys(*groups, instrument="LSSTCam")
-        until(lambda: all(receiver.counts[key] == 2 for key in wanted))
+        until(lambda: all(receiver.counts[key] >= 2 for key in wanted))
         second.kill()
         observatory.announce("after", "LSSTCam")
         receiver.wait_for(keys("after", instrument="LSSTCam"))

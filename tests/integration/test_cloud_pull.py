@@ -51,8 +51,8 @@ def test_a_visit_becomes_alerts_and_probes_are_answered_meanwhile(cloud, night, 
     night.announce(0)
     night.wait_until_working(0)
     for path in ("live", "ready"):
-        assert requests.get(puller.url + path, timeout=1.0).status_code == 200
-    assert requests.get(puller.url + "elsewhere", timeout=1.0).status_code == 404
+        assert requests.get(puller.url + path, timeout=10.0).status_code == 200
+    assert requests.get(puller.url + "elsewhere", timeout=10.0).status_code == 404
     night.upload(0)
     night.wait_until_finished(0)
     night.check(0)

@@ -107,9 +107,9 @@ def test_messages_do_not_outlive_a_kill_of_their_server(pubsub):
 
 
 def test_a_cut_line_stops_messages_and_a_mended_one_loses_none(pubsub, topology):
-    def send(data):
+    def send(data, timeout=LONG, **options):
         client.publish(
-            topic=topology.next_visit, messages=[PubsubMessage(data=data)], timeout=1.0, retry=None
+            topic=topology.next_visit, messages=[PubsubMessage(data=data)], timeout=timeout, **options
         )
 
     with Proxy(LOOPBACK, pubsub.port) as line, publisher(line.host) as client:
@@ -118,9 +118,9 @@ def test_a_cut_line_stops_messages_and_a_mended_one_loses_none(pubsub, topology)
         line.cut()
         assert line.n_connections == 0
         with pytest.raises(GoogleAPICallError):
-            send(b"meanwhile")
+            send(b"meanwhile", 1.0, retry=None)
         line.mend()
-        client.publish(topic=topology.next_visit, messages=[PubsubMessage(data=b"after")], timeout=LONG)
+        send(b"after")
     found = []
     while len(found) < 2:
         found += pull(topology.pubsub_host, topology.activator)

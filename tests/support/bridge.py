@@ -15,7 +15,7 @@ from prompt_processing.bridge.records import Record
 from prompt_processing.bridge.rules import Rules
 from prompt_processing.camera.sal_events import SalEvents
 from prompt_processing.config import BridgeSettings, InstrumentSettings
-from prompt_processing.domain.clock import WallClock
+from prompt_processing.domain.clock import Clock, WallClock
 from prompt_processing.domain.visit import NextVisit, NextVisitCanceled
 from prompt_processing.instruments.detector_map import DetectorMap
 
@@ -132,11 +132,12 @@ def make_bridge(
     metrics: BridgeMetrics | None = None,
     drain: float = 0.5,
     expiry: float = float("inf"),
+    clock: Clock | None = None,
     **changes: Any,
 ) -> Bridge:
     """Return a bridge, by default one that takes events however old they are."""
     detectors = DetectorMap(InstrumentSettings(detectors={"LSSTCam": (93, 94, 95)}))
-    rules = Rules(BridgeSettings(**changes), detectors, expiry=expiry, clock=WallClock())
+    rules = Rules(BridgeSettings(**changes), detectors, expiry=expiry, clock=clock or WallClock())
     return Bridge(
         source=source,
         decoder=Decoder(observatory.registry, visits_topic=VISITS, cancel_topic=CANCELLATIONS),

@@ -6,9 +6,9 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from multiprocessing import get_context
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,10 +18,12 @@ from google.api_core.exceptions import GoogleAPICallError
 
 from prompt_processing.camera.sal_events import SalEvents
 from prompt_processing.config import KafkaSettings
+from prompt_processing.domain.errors import StoreError
 from prompt_processing.domain.visit import NextVisit, NextVisitCanceled, parse_event
 from prompt_processing.messaging.kafka import KafkaWriter, Produced, connection, open_registry
 from support.brokers import KafkaBroker, SchemaRegistry
 from support.cloud import Service
+from support.fork import CONTEXT
 from support.http_sink import CLOSE, HANG, Answer, HttpSink, Posted
 from support.topology import publisher, subscriber
 from support.visits import EVENT
@@ -30,8 +32,6 @@ N_DETECTORS = {"LATISS": 1, "LSSTCam": 189}
 FOREVER = 60.0
 """Longest time that anything may take here [s]."""
 _QUEUES = {"LATISS": 2, "LSSTCam": 1}
-_CONTEXT = get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["prompt_processing.bridge_factory", "prompt_processing.messaging.pubsub"])
 
 
 class Observatory:
@@ -69,6 +69,14 @@ class Observatory:
     def announce(self, group: str, instrument: str = "LATISS", **changes: Any) -> None:
         """Announce a visit that begins soon."""
         self.events.announce(event(group, instrument, **changes))
+
+    def announce_for_sure(self, group: str, instrument: str = "LATISS") -> None:
+        """Announce a visit to a broker that comes back."""
+        end = time.monotonic() + FOREVER
+        while time.monotonic() < end:
+            with suppress(StoreError):
+                return self.announce(group, instrument)
+        raise TimeoutError(f"{group} was not announced within {FOREVER} s")
 
     def cancel(self, group: str, instrument: str = "LATISS") -> None:
         self.events.announce(
@@ -121,12 +129,20 @@ class Received:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
+        self.newest = datetime.min.replace(tzinfo=UTC)
+        """When the newest message was published, if its attributes tell it."""
         self._changed = threading.Condition()
 
-    def add(self, *found: str) -> None:
+    def add(self, found: Iterable[str], newest: datetime) -> None:
         with self._changed:
             self.counts.update(found)
+            self.newest = max(self.newest, newest)
             self._changed.notify_all()
+
+    def wait_for_one_after(self, moment: datetime) -> None:
+        """Wait until a message has come that was published later: by a bridge that was started then."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.newest > moment, FOREVER), f"nothing since {moment}"
 
     def wait_for(self, wanted: set[str], timeout: float = FOREVER) -> None:
         """Wait until each of some messages has come at least once."""
@@ -177,7 +193,12 @@ class PubSubReceiver(Received):
                     each.get("dedup_key") or f"{each['kind']}:{each['instrument']}" for each in attributes
                 ]
                 self.attributes.update(zip(names, attributes, strict=True))
-                self.add(*names)
+                times = [
+                    datetime.fromisoformat(each["published_at"])
+                    for each in attributes
+                    if "published_at" in each
+                ]
+                self.add(names, max(times, default=self.newest))
 
 
 class RedisReceiver(Received):
@@ -236,7 +257,7 @@ class BridgeProcess:
     """A bridge in a process that is forked from one which has imported everything: it may be killed often."""
 
     def __init__(self, settings: Mapping[str, str]) -> None:
-        self._process = _CONTEXT.Process(target=_run, args=(dict(settings),), daemon=True)
+        self._process = CONTEXT.Process(target=_run, args=(dict(settings),), daemon=True)
         self._process.start()
 
     def kill(self) -> None:

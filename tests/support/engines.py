@@ -14,13 +14,10 @@ from prompt_processing.domain.errors import AstrometryError, ConfigError
 from prompt_processing.domain.outcome import Delivery, Outcome
 from prompt_processing.ledger.memory import MemoryLedger
 from prompt_processing.worker.engine import Engine
-from prompt_processing.worker.fork_server import preload
+from support.fork import CONTEXT  # noqa: F401 (before the first engine)
 from support.visits import detector_visit
 
 FOREVER = 600.0
-
-# All tests of one process fork from the same server: it had better know everything.
-preload("prompt_processing.warm")
 
 
 class Scripted:

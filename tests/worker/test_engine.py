@@ -96,7 +96,7 @@ def test_an_engine_that_dies_costs_one_attempt(made, ledger):
 @pytest.mark.parametrize(
     ("group", "changes", "match"),
     [
-        ("hang", {"processing_limit_s": 0.5}, "after 0 s, in stage hang"),
+        ("hang", {"processing_limit_s": 3.0}, "after 3 s, in stage hang"),
         ("grow", {"memory_limit_mb": 256}, "limit 256 MB, in stage grow"),
     ],
 )
