@@ -42,7 +42,7 @@ MARK = "<!-- settings -->"
 WIDTH = 100
 INTRODUCTION = """\
 A setting is given in `REPO/prompt.yaml` as `section: {name: value}`, or in the environment, which wins.
-In the environment a list is JSON: `["first.yaml", "second.yaml"]`.
+In the environment lists and mappings are JSON: `["first.yaml", "second.yaml"]`, `{"LSSTCam": [94, 95]}`.
 `prompt config show REPO` prints what holds."""
 MESSAGES_INTRODUCTION = """\
 What is sent for each detector of a visit, and for a visit that is cancelled, as JSON schema; then the event
@@ -100,16 +100,20 @@ def messages_page() -> str:
 def service_page(name: str) -> str:
     """Return the page of a service: what is written there, and its settings after the mark."""
     written = (SERVICES / name / "README.md").read_text(encoding="utf-8").partition(MARK)[0]
-    parts = [f"{written}{MARK}\n{NOTE}\n\n## Settings"]
+    parts = [f"{written}{MARK}\n{NOTE}\n\n## Settings", "Lists and mappings are given as JSON."]
     for section, names in SETTINGS_OF_SERVICES[name].items():
         model = sections()[section]
         rows = ["| variable | default | meaning |", "| --- | --- | --- |"]
         for setting in names:
             field = model.model_fields[setting]
-            variable, default = environment_name(section, setting), _default(field.default)
+            variable, default = environment_name(section, setting), _in_environment(field.default)
             rows.append(f"| `{variable}` | `{default}` | {field.description} |")
         parts += [f"{model.header}:", "\n".join(rows)]
     return "\n\n".join(parts) + "\n"
+
+
+def _in_environment(value: object) -> str:
+    return json.dumps(plain(value)) if isinstance(value, tuple | dict) else _default(value)
 
 
 def _default(value: object) -> str:

@@ -87,6 +87,9 @@ def test_a_wrong_file_is_refused_with_place_and_reason(tmp_path, text, parts):
         ("PROMPT_WORKER__EXPIRY", "5", ["PROMPT_WORKER__EXPIRY", "worker.expiry", "no such setting"]),
         ("PROMPT_WORKR__EXPIRY_S", "5", ["PROMPT_WORKR__EXPIRY_S", "no section 'workr'"]),
         ("PROMPT_PIPELINES__PREFERENCE", "a.yaml", ["environment", "pipelines"]),
+        ("PROMPT_BRIDGE__SCRIPT_QUEUES", "{1: [LSSTCam]}", ["PROMPT_BRIDGE__SCRIPT_QUEUES", "JSON"]),
+        ("PROMPT_BRIDGE", "{", ["environment", "bridge"]),
+        ("PROMPT_PUBSUB__TOPIC", "visits", ["PROMPT_PUBSUB__TOPIC", "projects/P/topics/T"]),
     ],
 )
 def test_a_wrong_variable_is_refused_by_its_name(tmp_path, monkeypatch, name, value, parts):

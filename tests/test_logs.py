@@ -133,6 +133,29 @@ def test_text_for_a_person_goes_to_standard_error(written):
     assert not any(line.startswith("{") for line in text.splitlines())
 
 
+_ENDING = """
+import sys
+from prompt_processing import logs
+from prompt_processing.domain.errors import ConfigError
+logs.configure(as_json=True)
+raise ConfigError("push.callers: nobody") if sys.argv[1] == "mistake" else KeyError("ours")
+"""
+
+
+@pytest.mark.parametrize(
+    ("why", "message", "has_traceback"),
+    [("mistake", "push.callers: nobody", False), ("fault", "'ours'", True)],
+)
+def test_why_a_service_ends_is_a_line_too(why, message, has_traceback):
+    done = subprocess.run(
+        [sys.executable, "-c", _ENDING, why], capture_output=True, text=True, check=False, timeout=60
+    )
+    (line,) = map(json.loads, done.stdout.splitlines())
+    assert (done.returncode, done.stderr) == (1, "")
+    assert (line["severity"], line["message"]) == ("CRITICAL", message)
+    assert ("Traceback" in json.dumps(line)) is has_traceback
+
+
 @pytest.mark.parametrize(
     "level", ["LOUD", "prompt_processing=LOUD", "prompt_processing=", "", "INFO=prompt_processing", "10"]
 )

@@ -16,7 +16,7 @@ stop = stop_on_signals()
 factory = BridgeFactory(Path(os.environ.get("PROMPT_REPO", ".")))
 bridge = factory.bridge(factory.group_source())
 with Health(
-    is_alive=bridge.is_alive, is_ready=factory.metrics.is_connected, metrics=factory.metrics.page
+    is_alive=bridge.is_alive, is_ready=factory.metrics.is_ready, metrics=factory.metrics.page
 ) as health:
     health.ready()
     bridge.run(stop)

@@ -1,12 +1,11 @@
 """What is plugged into what in the bridge: builds it from the settings."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
 from urllib.parse import urlsplit
 
 from prompt_processing.bridge.bridge import Bridge
-from prompt_processing.bridge.check import Found, look, look_at_schema, look_at_topics
+from prompt_processing.bridge.check import Found, look_at_schema, look_at_sink, look_at_topics
 from prompt_processing.bridge.dead_letters import DeadLetters, unwrap
 from prompt_processing.bridge.decode import Decoder, cancel_schema, visit_schema
 from prompt_processing.bridge.kafka_group import GroupSource
@@ -17,15 +16,12 @@ from prompt_processing.bridge.rules import Rules
 from prompt_processing.config import Settings, reveal
 from prompt_processing.domain.clock import Clock, NightClock, WallClock
 from prompt_processing.domain.errors import ConfigError
-from prompt_processing.domain.visit import WarmUp
 from prompt_processing.instruments.cameras import CAMERAS, get_instrument
 from prompt_processing.instruments.detector_map import DetectorMap
 from prompt_processing.instruments.fan_out import active_detectors
 from prompt_processing.messaging.kafka import KafkaPublisher, KafkaWriter, connection, open_registry
 from prompt_processing.messaging.lines import Lines
 from prompt_processing.messaging.port import Publisher
-
-NEVER: Final = float("inf")
 
 
 class BridgeFactory:
@@ -49,6 +45,7 @@ class BridgeFactory:
             active_detectors(name, self.detectors.active())
         kafka = self.settings.kafka
         _check_confidential("kafka.registry", kafka.registry, kafka.registry_password.get_secret_value())
+        _check_queues(self.settings.bridge.script_queues)
         self._client = connection(kafka)
         self.metrics = BridgeMetrics()
 
@@ -87,7 +84,14 @@ class BridgeFactory:
         change = unwrap if unwrapped else lambda letter: letter
         return RangeSource(self._client, group=group, commit=commit, unwrap=change)
 
-    def bridge(self, source: RecordSource, *, expiry: float | None = None, dry_run: bool = False) -> Bridge:
+    def bridge(
+        self,
+        source: RecordSource,
+        *,
+        expiry: float | None = None,
+        keep_letters: bool = True,
+        dry_run: bool = False,
+    ) -> Bridge:
         """Return a bridge.
 
         Parameters
@@ -96,6 +100,8 @@ class BridgeFactory:
             Where records come from.
         expiry
             Age at which an event is too old [s]; that of the settings if it is `None`.
+        keep_letters
+            Whether what cannot be sent becomes a dead letter.
         dry_run
             Whether to print messages, and to write nothing.
 
@@ -105,14 +111,16 @@ class BridgeFactory:
             If a setting of the sink is missing.
         """
         settings = self.settings.bridge
-        letters = KafkaWriter(self._client, settings.dead_letters_topic)
+        letters = None
+        if keep_letters and not dry_run:
+            letters = KafkaWriter(self._client, settings.dead_letters_topic).write
         age = self.settings.worker.expiry_s if expiry is None else expiry
         return Bridge(
             source=source,
             decoder=self.decoder(),
             rules=Rules(settings, self.detectors, expiry=age, clock=self._clock()),
             sink=Lines() if dry_run else self._sink(),
-            dead_letters=DeadLetters((lambda _: None) if dry_run else letters.write),
+            dead_letters=DeadLetters(letters),
             metrics=self.metrics,
             drain=settings.drain_s,
         )
@@ -134,22 +142,17 @@ class BridgeFactory:
         send
             Whether to send a warm-up message to the sink.
         """
-        bridge = self.settings.bridge
+        bridge, sink, registry = self.settings.bridge, self._sink(), open_registry(self.settings.kafka)
         yield from look_at_topics(self._client, [*self.topics, bridge.dead_letters_topic])
-        registry = open_registry(self.settings.kafka)
         for topic, schema in zip(self.topics, (visit_schema(), cancel_schema()), strict=True):
             yield look_at_schema(registry, topic, schema)
         for name in sorted(CAMERAS):
             active, known = active_detectors(name, self.detectors.active()), get_instrument(name).detectors
             yield Found(name, fine=True, text=f"{len(active)} of {len(known)} detectors are on")
-        yield look(f"sink {bridge.sink}", lambda: self._try_sink(send=send))
-
-    def _try_sink(self, *, send: bool) -> str:
-        sink = self._sink()
-        if not send:
-            return "not tried"
-        sink.publish([WarmUp(instrument=name).model_dump_json() for name in sorted(CAMERAS)])
-        return "took a warm-up message for each instrument"
+        if send:
+            yield look_at_sink(bridge.sink, sink)
+        else:
+            yield Found(f"sink {bridge.sink}", fine=None, text="not tried, which --send does")
 
     def _sink(self) -> Publisher:
         settings = self.settings
@@ -196,6 +199,13 @@ def _check_confidential(name: str, url: str, secret: str) -> None:
     found = urlsplit(url)
     if secret and found.scheme == "http" and found.hostname not in {"localhost", "127.0.0.1", "::1"}:
         raise ConfigError(f"{name}: a password or token is sent with https only")
+
+
+def _check_queues(queues: Mapping[int, Sequence[str]]) -> None:
+    unknown = {name for names in queues.values() for name in names} - CAMERAS.keys()
+    if unknown:
+        known = ", ".join(sorted(CAMERAS))
+        raise ConfigError(f"bridge.script_queues: {', '.join(sorted(unknown))}: unknown; known are {known}")
 
 
 def _given(name: str, value: str) -> str:

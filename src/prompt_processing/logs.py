@@ -4,11 +4,12 @@ import json
 import logging
 import sys
 from collections.abc import Iterable
+from types import TracebackType
 from typing import Any, Final
 
 import structlog
 
-from prompt_processing.domain.errors import ConfigError
+from prompt_processing.domain.errors import ConfigError, PromptError
 
 LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 
@@ -67,9 +68,17 @@ def configure(levels: Iterable[str] = (), *, as_json: bool = False) -> None:
     root.handlers = [handler]
     root.setLevel(logging.WARNING)
     logging.captureWarnings(capture=True)
+    if as_json:
+        sys.excepthook = _log_uncaught
     for text in levels:
         logger, level = _parse(text)
         logger.setLevel(level)
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """Say in one line why this process ends: a mistake in the settings needs no traceback."""
+    details = None if isinstance(error, PromptError) else (kind, error, traceback)
+    structlog.get_logger(__name__).critical(str(error) or kind.__name__, exc_info=details)
 
 
 def _for_cloud(_logger: Any, _method: str, event: dict[str, Any]) -> dict[str, Any]:

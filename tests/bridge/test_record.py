@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prompt_processing.bridge import bridge as module
+from prompt_processing.bridge.bridge import Handled
 from prompt_processing.bridge.dead_letters import error_of, unwrap
 from prompt_processing.bridge.metrics import BridgeMetrics
 from prompt_processing.bridge.records import Record
 from prompt_processing.domain.clock import utc_seconds
-from prompt_processing.domain.errors import ConflictError, RefusedMessageError, StoreError
+from prompt_processing.domain.errors import ConflictError, RefusedMessageError, ReplacedError, StoreError
 from prompt_processing.domain.visit import NextVisitCanceled, parse_event, parse_message
 from support.bridge import VISITS, Letters, Log, LogSource, Observatory, Sink, make_bridge
 from support.points import TestClock
@@ -106,6 +107,24 @@ def test_what_cannot_be_read_is_kept_and_the_next_visit_goes_on(log, observatory
     read = [Record("letters", 0, n, each.value, 9.0, each.headers) for n, each in enumerate(letters.written)]
     assert [unwrap(letter) for letter in read] == log.records[:3]
     assert "declination 99" in error_of(read[2])
+
+
+def test_it_is_told_what_became_of_each_record(log, observatory):
+    log.append(VISITS, b"junk")
+    observatory.announce(visit("x", salIndex=999))
+    observatory.announce(visit("a"))
+    observatory.announce(visit("b"))
+    stop, told = threading.Event(), []
+
+    def away_in_the_end(number):
+        if told[-1] is Handled.SENT:
+            stop.set()
+            raise StoreError("away")
+
+    sink = Sink(away_in_the_end)
+    make_bridge(LogSource(log), observatory, sink, Letters()).run(stop, told.append)
+    assert told == [Handled.UNSENDABLE, Handled.SKIPPED, Handled.SENT, Handled.LEFT]
+    assert log.committed == 3
 
 
 def test_what_the_sink_will_never_take_is_kept(log, observatory):
@@ -296,13 +315,27 @@ def test_a_stopped_bridge_does_not_wait_for_a_sink_that_is_away(log, observatory
 def test_a_bridge_whose_name_was_taken_ends(log, observatory):
     def fenced(method):
         if method == "receive":
-            raise ConflictError("fenced")
+            raise ReplacedError("fenced")
 
     observatory.announce(visit("a"))
     source = LogSource(log, fenced)
-    with pytest.raises(ConflictError):
-        make_bridge(source, observatory, Sink(), Letters()).run(threading.Event())
+    make_bridge(source, observatory, Sink(), Letters()).run(threading.Event())
     assert source.closed
+    assert log.committed == 0
+
+
+def test_a_bridge_whose_group_is_broken_fails(log, observatory):
+    def broken(method):
+        if method == "keep":
+            raise ConflictError("protocol")
+
+    observatory.announce(visit("a"))
+    source = LogSource(log, broken)
+    never = threading.Event()
+    with pytest.raises(ConflictError):
+        make_bridge(source, observatory, Sink(lambda _: never.wait(60.0)), Letters()).run(never)
+    assert source.closed
+    never.set()
 
 
 def test_a_fault_of_ours_is_tried_again_and_loses_nothing(log, observatory):

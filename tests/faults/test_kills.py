@@ -86,8 +86,8 @@ def test_engines_and_workers_are_killed_at_any_moment(world, tell):
             kills += in_work(world, keys)
             for engine in engines_of(worker):
                 engine.kill()
-            # A visit needs some 4 s; on a slow machine more, so each round is longer than the one before.
-            time.sleep(chance.uniform(2.0, 6.0 + number))
+            # A visit needs some 4 s; on a slow machine more, so that rounds grow longer.
+            time.sleep(chance.uniform(2.0, 6.0 + number / 4))
             kills += in_work(world, keys)
             engines = engines_of(worker)
             worker.kill()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import requests
 from confluent_kafka import Producer
 
 from support.bridge_world import (
@@ -107,9 +108,15 @@ def test_dead_letters_are_listed_and_read_again(observatory, receiver, bridge_se
     assert [letter["source"].rpartition("/")[2] for letter in letters] == ["0", "1"]
     assert [letter["replayed"] for letter in letters] == [False, False]
     assert "declination 95" in letters[1]["error"]
-    assert "2 dead letters would be read again" in command("dead-letters", "replay", tmp_path, "--dry-run")
+    said = "0 dead letters would be sent again, 0 skipped, 2 cannot be"
+    assert said in command("dead-letters", "replay", tmp_path, "--dry-run", code=1)
     assert "2 dead letters, 2 waiting" in command("dead-letters", "list", tmp_path)
-    assert "2 dead letters were read again" in command("dead-letters", "replay", tmp_path)
+    # They have their letters already.
+    said = "1 events were sent again, 0 skipped, 2 cannot be"
+    assert said in command("replay", tmp_path, "--from", "2026-01-01", code=1)
+    assert "2 dead letters, 2 waiting" in command("dead-letters", "list", tmp_path)
+    said = "0 dead letters were sent again, 0 skipped, 2 cannot be"
+    assert said in command("dead-letters", "replay", tmp_path, code=1)
     # Nothing was mended, so each is a new dead letter, of the same record.
     letters = json.loads(command("dead-letters", "list", tmp_path, "--json"))
     assert [letter["replayed"] for letter in letters] == [True, True, False, False]
@@ -126,7 +133,7 @@ def test_a_letter_whose_cause_is_mended_becomes_messages(
     with bridge_service(refused) as service:
         observatory.announce("x", "LSSTCam")
         until(lambda: metrics(service)("bridge_dead_letters_total") == 1)
-    assert "1 dead letters were read again" in command("dead-letters", "replay", tmp_path)
+    assert "1 dead letters were sent again" in command("dead-letters", "replay", tmp_path)
     receiver.wait_for(keys("x", instrument="LSSTCam"))
     assert "1 dead letters, 0 waiting" in command("dead-letters", "list", tmp_path)
 
@@ -145,6 +152,9 @@ def test_what_was_sent_may_be_sent_again(observatory, receiver, bridge_settings,
     until(lambda: receiver.counts.total() >= 5)
     assert receiver.counts == {**dict.fromkeys(keys("a", "b"), 2), **dict.fromkeys(keys("old"), 1)}
     assert "0 events" in command("replay", tmp_path, "--from", "2020-01-01", "--to", "2020-01-02")
+    assert "later than --from" in command(
+        "replay", tmp_path, "--from", "2020-01-02", "--to", "2020-01-01", code=2
+    )
     error = command("replay", tmp_path, "--from", "yesterday", code=2)
     assert "2026-02-01T23:30:00" in error
 
@@ -357,10 +367,25 @@ def test_a_bridge_with_the_same_name_takes_over(observatory, receiver, bridge_se
         receiver.wait_for(keys("a"))
         with bridge_process(bridge_settings()):
             until(lambda: not first.running)
-            assert first.exit_code == 1
+            assert first.exit_code == 0  # or it would be started again, and take the name back
             observatory.announce("b")
             receiver.wait_for(keys("b"))
             assert "fenced" in first.log().lower()
+
+
+def test_a_bridge_is_not_ready_while_a_topic_is_missing(kafka, observatory, receiver, bridge_settings):
+    missing = f"later-{observatory.own}"
+    own = bridge_settings(PROMPT_BRIDGE__CANCEL_TOPIC=missing)
+    with bridge_service(own, probe="/live") as service:
+        until(lambda: metrics(service)("bridge_missing_topics") == 1)
+        assert requests.get(f"{service.url}ready", timeout=10.0).status_code == 503
+        observatory.announce("a")
+        receiver.wait_for(keys("a"))
+        kafka.create_topic(missing)
+        until(lambda: metrics(service)("bridge_missing_topics") == 0)
+        assert requests.get(f"{service.url}ready", timeout=10.0).status_code == 200
+        said = [line["message"] for line in service.lines() if line.get("topic") == missing]
+    assert said == ["topic is missing, or may not be read", "topic is there now"]
 
 
 def test_two_groups_send_everything_each(observatory, receiver, bridge_settings):

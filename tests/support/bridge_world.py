@@ -247,9 +247,9 @@ class WebhookReceiver(Received):
 
 
 @contextmanager
-def bridge_service(settings: Mapping[str, str]) -> Iterator[Service]:
+def bridge_service(settings: Mapping[str, str], probe: str = "/ready") -> Iterator[Service]:
     """Run the bridge as its container does."""
-    with Service("kafka_bridge", settings, "main.py") as service:
+    with Service("kafka_bridge", settings, "main.py", probe) as service:
         yield service
 
 

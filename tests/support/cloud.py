@@ -37,10 +37,15 @@ class Service(Server):
         Its settings.
     program
         What is run there: gunicorn by default.
+    probe
+        What it answers when it has started.
     """
 
-    def __init__(self, name: str, environment: Mapping[str, str], program: str | None = None) -> None:
+    def __init__(
+        self, name: str, environment: Mapping[str, str], program: str | None = None, probe: str = "/ready"
+    ) -> None:
         super().__init__()
+        self._probe = probe
         self._name = name
         self._settings = environment
         self._program = program
@@ -81,7 +86,7 @@ class Service(Server):
         return {**self._settings, "HOST": LOOPBACK, "PORT": str(self.port), "PYTHONUNBUFFERED": "1"}
 
     def _answers(self) -> bool:
-        return answers_http(self.port, "/ready")
+        return answers_http(self.port, self._probe)
 
 
 class Cloud:

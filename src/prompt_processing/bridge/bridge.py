@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Final
 
 import structlog
@@ -17,7 +18,13 @@ from prompt_processing.bridge.decode import Decoder, Event
 from prompt_processing.bridge.metrics import BridgeMetrics
 from prompt_processing.bridge.records import Record, RecordSource
 from prompt_processing.bridge.rules import Rules, Skipped
-from prompt_processing.domain.errors import ConflictError, EventError, RefusedMessageError, RetriableError
+from prompt_processing.domain.errors import (
+    ConflictError,
+    EventError,
+    RefusedMessageError,
+    ReplacedError,
+    RetriableError,
+)
 from prompt_processing.domain.visit import CancelVisit, DetectorVisit, NextVisit
 from prompt_processing.messaging.port import Publisher
 
@@ -35,6 +42,17 @@ LONGEST_PAUSE: Final = 10.0
 type Message = DetectorVisit | CancelVisit
 
 _TRACEPARENT: Final = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+class Handled(StrEnum):
+    """What became of a record."""
+
+    SENT = "sent"
+    SKIPPED = "skipped"
+    UNSENDABLE = "unsendable"
+    """It cannot be read, or the sink will never take it: it is a dead letter."""
+    LEFT = "left"
+    """Nothing: it is left to whoever comes next."""
 
 
 class Bridge:
@@ -85,20 +103,20 @@ class Bridge:
         """Return whether the loop goes round; it does also while it waits for others."""
         return time.monotonic() - self._seen < SILENCE
 
-    def run(self, stop: threading.Event, on_record: Callable[[Record], None] = lambda _: None) -> None:
-        """Work until it is stopped, or there are no more records.
+    def run(self, stop: threading.Event, on_record: Callable[[Handled], None] = lambda _: None) -> None:
+        """Work until it is stopped, there are no more records, or another bridge has taken its name.
 
         Parameters
         ----------
         stop
             Ends the work when it is set.
         on_record
-            Called with each record that is done.
+            Called with what became of each record.
 
         Raises
         ------
         ConflictError
-            If another bridge has taken this one's name.
+            If Kafka does not let this bridge go on for another reason.
         """
         try:
             while not (stop.is_set() or self._source.ended):
@@ -107,9 +125,11 @@ class Bridge:
                 if record is None:
                     continue
                 self._metrics.working(record.timestamp)
-                if self._finish(record, stop):
-                    on_record(record)
+                on_record(self._finish(record, stop))
                 self._metrics.working(0.0)
+        except ReplacedError as error:
+            # No failure, after which it would be started again and take the name back.
+            _LOG.warning("another bridge of this name works now, and this one ends", error=str(error))
         finally:
             self._source.close()
 
@@ -121,19 +141,21 @@ class Bridge:
             stop.wait(FIRST_PAUSE)
             return None
 
-    def _finish(self, record: Record, stop: threading.Event) -> bool:
-        """Do all that a record asks for, and commit it; `False` if it is left to whoever comes next."""
+    def _finish(self, record: Record, stop: threading.Event) -> Handled:
+        """Do all that a record asks for, and commit it."""
         seen = self._rules.now()  # however long it takes, it does not become too old meanwhile
         deadline = _Deadline(stop, self._drain)
-        done = self._until_done(
+        handled = self._until_done(
             lambda: self._beside(lambda: self._handle(record, seen), deadline), record, deadline
-        ) and self._until_done(lambda: self._commit(record), record, deadline)
-        if not done:
+        )
+        if handled is not Handled.LEFT:
+            handled = self._until_done(lambda: self._commit(record, handled), record, deadline)
+        if handled is Handled.LEFT:
             _LOG.warning("record left to whoever comes next", record=str(record))
-        return done
+        return handled
 
-    def _until_done(self, attempt: Callable[[], bool], record: Record, deadline: "_Deadline") -> bool:
-        """Try something until it succeeds; `False` if the record is another's by now, or time is up."""
+    def _until_done(self, attempt: Callable[[], Handled], record: Record, deadline: "_Deadline") -> Handled:
+        """Try something until it succeeds, the record is another's, or time is up."""
         pause = FIRST_PAUSE
         while True:
             try:
@@ -147,7 +169,7 @@ class Bridge:
                 _LOG.exception("to be tried again", record=str(record))
             self._metrics.retries.inc()
             if not self._wait(pause, deadline.stop):
-                return False
+                return Handled.LEFT
             pause = min(2 * pause, LONGEST_PAUSE)
 
     def _wait(self, pause: float, stop: threading.Event) -> bool:
@@ -158,21 +180,20 @@ class Bridge:
                 return False
         return not stop.is_set()
 
-    def _beside(self, work: Callable[[], None], deadline: "_Deadline") -> bool:
+    def _beside(self, work: Callable[[], Handled], deadline: "_Deadline") -> Handled:
         """Do some work in a thread, so that the group hears of this member however long it takes.
 
-        `False` if its end is not worth waiting for any more.
+        It is left if its end is not worth waiting for any more.
         """
         future = _in_thread(work)
         while not wait([future], KEEP).done:
             if deadline.is_over() or not self._keep():
-                return False
-        future.result()
-        return True
+                return Handled.LEFT
+        return future.result()
 
-    def _commit(self, record: Record) -> bool:
+    def _commit(self, record: Record, handled: Handled) -> Handled:
         self._source.done(record)
-        return True
+        return handled
 
     def _keep(self) -> bool:
         self._seen = time.monotonic()
@@ -182,19 +203,22 @@ class Bridge:
             _LOG.warning("no records", error=str(error))
             return True
 
-    def _handle(self, record: Record, seen: float) -> None:
+    def _handle(self, record: Record, seen: float) -> Handled:
         """Send the messages of a record, or keep it as a dead letter, or note why nobody gets it."""
         try:
             event = self._decoder(record)
             found = self._rules.messages(event, seen)
             if isinstance(found, Skipped):
                 self._skip(record, event, found.reason)
-            else:
-                self._send(record, event, found)
+                return Handled.SKIPPED
+            self._send(record, event, found)
         except (EventError, RefusedMessageError) as error:
-            self._dead_letters.put(record, error)
+            kept = self._dead_letters.put(record, error)
             self._metrics.dead_letters.inc()
-            _LOG.error("record is now a dead letter", record=str(record), error=str(error))
+            what = "record is now a dead letter" if kept else "record cannot be sent"
+            _LOG.error(what, record=str(record), error=str(error))
+            return Handled.UNSENDABLE
+        return Handled.SENT
 
     def _skip(self, record: Record, event: Event, reason: str) -> None:
         self._metrics.skipped.labels(reason=reason).inc()
@@ -247,14 +271,13 @@ class _Deadline:
         return time.monotonic() > self._end
 
 
-def _in_thread(work: Callable[[], None]) -> Future[None]:
+def _in_thread(work: Callable[[], Handled]) -> Future[Handled]:
     """Do some work in a thread that keeps nobody from ending."""
-    future: Future[None] = Future()
+    future: Future[Handled] = Future()
 
     def run() -> None:
         try:
-            work()
-            future.set_result(None)
+            future.set_result(work())
         except BaseException as error:  # noqa: BLE001 (raised again by whoever waits)
             future.set_exception(error)
 

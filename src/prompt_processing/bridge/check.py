@@ -1,7 +1,7 @@
 """Looking whether all is there that a bridge needs, before the night."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,6 +12,9 @@ from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
 from prompt_processing.domain.errors import PromptError
+from prompt_processing.domain.visit import WarmUp
+from prompt_processing.instruments.cameras import CAMERAS
+from prompt_processing.messaging.port import Publisher
 
 TIMEOUT: Final = 2.0
 """Longest wait for an answer of the brokers [s]."""
@@ -23,7 +26,8 @@ class Found:
     """What was found of one thing."""
 
     name: str
-    fine: bool
+    fine: bool | None
+    """`None` if it was not tried."""
     text: str
 
 
@@ -31,7 +35,11 @@ def look_at_topics(client: Mapping[str, Any], topics: Sequence[str]) -> Iterator
     """Yield whether the brokers answer, and whether each topic is there."""
     refusals: list[str] = []
     # What is wrong with a password or a certificate is told beside the request only.
-    settings: dict[str, Any] = {**client, "error_cb": lambda error: refusals.append(error.str())}
+    settings: dict[str, Any] = {
+        **client,
+        "error_cb": lambda error: refusals.append(error.str()),
+        "log_level": 0,  # it would be said twice
+    }
     admin = AdminClient(settings)
     cluster, why = None, ""
     for _ in range(TRIES):
@@ -61,7 +69,7 @@ def look_at_schema(registry: SchemaRegistryClient, topic: str, reader: str) -> F
     try:
         latest = registry.get_latest_version(subject)
     except (SchemaRegistryError, httpx2.HTTPError) as error:
-        return Found(subject, fine=False, text=str(error))
+        return Found(subject, fine=False, text=f"{registry.config()['url']}: {error}")
     written = {field["name"] for field in json.loads(latest.schema.schema_str or "{}").get("fields", ())}
     missing = [field["name"] for field in json.loads(reader)["fields"] if field["name"] not in written]
     if missing:
@@ -69,9 +77,10 @@ def look_at_schema(registry: SchemaRegistryClient, topic: str, reader: str) -> F
     return Found(subject, fine=True, text=f"version {latest.version}, schema {latest.schema_id}")
 
 
-def look(name: str, ask: Callable[[], str]) -> Found:
-    """Return what somebody answers, or what is wrong with it."""
+def look_at_sink(name: str, sink: Publisher) -> Found:
+    """Return whether a sink takes a warm-up message for each instrument."""
     try:
-        return Found(name, fine=True, text=ask())
+        sink.publish([WarmUp(instrument=camera).model_dump_json() for camera in sorted(CAMERAS)])
     except PromptError as error:
-        return Found(name, fine=False, text=str(error))
+        return Found(f"sink {name}", fine=False, text=str(error))
+    return Found(f"sink {name}", fine=True, text="took a warm-up message for each instrument")

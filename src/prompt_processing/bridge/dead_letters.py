@@ -18,20 +18,22 @@ class DeadLetters:
     Parameters
     ----------
     write
-        Writes records to the topic of the dead letters.
+        Writes records to the topic of the dead letters; nothing is kept if it is `None`.
     """
 
-    def __init__(self, write: Callable[[Sequence[Produced]], None]) -> None:
+    def __init__(self, write: Callable[[Sequence[Produced]], None] | None) -> None:
         self._write = write
 
-    def put(self, record: Record, error: PromptError) -> None:
-        """Keep a record, and why it could not be read.
+    def put(self, record: Record, error: PromptError) -> bool:
+        """Keep a record, and why it could not be read; return whether it is kept.
 
         Raises
         ------
         StoreError
             If it cannot be kept now.
         """
+        if self._write is None:
+            return False
         place = {
             ERROR: str(error)[:LONGEST_ERROR].encode(),
             f"{_PREFIX}topic": record.topic.encode(),
@@ -44,6 +46,7 @@ class DeadLetters:
         except RefusedMessageError:
             # Larger than the topic allows: its place is kept at least.
             self._write([Produced(None, None, place)])
+        return True
 
 
 def unwrap(letter: Record) -> Record:

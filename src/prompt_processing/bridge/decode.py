@@ -44,6 +44,7 @@ class Decoder:
 
     def __init__(self, registry: SchemaRegistryClient, *, visits_topic: str, cancel_topic: str) -> None:
         self._registry = registry
+        self._name = f"schema registry {registry.config()['url']}"
         self._written: dict[int, Any] = {}
         self._read: Mapping[str, tuple[Any, Callable[[dict[str, Any]], Event]]] = {
             visits_topic: (_parsed(visit_schema()), parse_event),
@@ -82,9 +83,9 @@ class Decoder:
             except SchemaRegistryError as error:
                 if error.error_code in _UNKNOWN:
                     raise EventError(f"{record}: its schema {number} is not known: {error}") from error
-                raise StoreError(f"schema registry: {error}") from error
+                raise StoreError(f"{self._name}: {error}") from error
             except Exception as error:  # such as the page of a proxy in the registry's place
-                raise StoreError(f"schema registry: {type(error).__name__}: {error}") from error
+                raise StoreError(f"{self._name}: {type(error).__name__}: {error}") from error
         return self._written[number]
 
 

@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from prompt_processing.bridge.metrics import BridgeMetrics
 from prompt_processing.bridge.records import Record
-from prompt_processing.domain.errors import ConflictError, StoreError
+from prompt_processing.domain.errors import ConflictError, ReplacedError, StoreError
 
 _LOG: Final = structlog.get_logger(__name__)
 
@@ -23,10 +23,14 @@ LEAVE: Final = 1.0
 """Longest wait for the brokers when this member leaves [s]."""
 MOST_EARLY: Final = 100
 """Records that may come while others are committed, before no more are asked for."""
+LOOK_AGAIN: Final = 10.0
+"""Time between two looks whether a topic that was missing is there now [s]."""
 _TURN: Final = 0.002
 """Time between two looks whether a commit is answered [s]."""
 SESSION: Final = 10.0
 """Time after which a member that is gone is missed: less than visits are announced ahead [s]."""
+_MISSING: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED})
+_FENCED: Final = KafkaError(KafkaError.FENCED_INSTANCE_ID).str()
 _NONE_LATER: Final = -1
 """Offset that stands for: there is no record after this time."""
 
@@ -72,6 +76,8 @@ class GroupSource:
         """Records that came while another one was in hand."""
         self._answer: str | None = None
         """What the brokers say of a commit: nothing yet, nothing wrong, or what is wrong."""
+        self._looked = 0.0
+        """When it was last looked for topics that are missing."""
         self._consumer = Consumer(
             {
                 **client,
@@ -88,7 +94,6 @@ class GroupSource:
                 "statistics.interval.ms": 1000,
                 "on_commit": self._on_commit,
                 "stats_cb": lambda text: metrics.on_statistics(json.loads(text)),
-                "error_cb": lambda error: _LOG.warning("kafka", error=error.str()),
             }
         )
         self._consumer.subscribe(
@@ -106,6 +111,7 @@ class GroupSource:
                     self._held = False
                 message = self._poll(timeout)
                 if message is None:
+                    self._look_for_missing()
                     return None
                 record = to_record(message)
         # What changed before this record was given does not take it away again.
@@ -169,11 +175,28 @@ class GroupSource:
         if problem is None:
             return message
         if problem.fatal() or problem.code() == KafkaError._FATAL:  # noqa: SLF001 (its public name)
-            raise ConflictError(f"{self._name}: {problem.str()}")
-        if problem.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+            kind = ReplacedError if _FENCED in problem.str() else ConflictError
+            raise kind(f"{self._name}: {problem.str()}")
+        if problem.code() not in _MISSING:
             raise StoreError(f"{self._name}: {problem.str()}")
-        _LOG.warning("topic is missing", error=problem.str())
+        # The client says so once only.
+        self._looked = -LOOK_AGAIN
+        self._metrics.missing_topics.add(message.topic() or "")
         return None
+
+    def _look_for_missing(self) -> None:
+        """Look now and then whether topics that were missing are there, and tell it if they are not."""
+        missing, now = self._metrics.missing_topics, time.monotonic()
+        if not missing or now - self._looked < LOOK_AGAIN:
+            return
+        self._looked = now
+        for topic in sorted(missing):
+            error = self._consumer.list_topics(topic, TIMEOUT).topics[topic].error
+            if error is None:
+                missing.discard(topic)
+                _LOG.info("topic is there now", topic=topic)
+            else:
+                _LOG.error("topic is missing, or may not be read", topic=topic, error=error.str())
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

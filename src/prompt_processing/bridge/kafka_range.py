@@ -55,6 +55,7 @@ class RangeSource:
         commit: bool = False,
         unwrap: Callable[[Record], Record] = lambda record: record,
     ) -> None:
+        self._servers = client["bootstrap.servers"]
         self._commit = commit
         self._unwrap = unwrap
         self._left: dict[tuple[str, int], int] = {}
@@ -108,7 +109,7 @@ class RangeSource:
         for _, partition in self._partitions([topic]):
             first, last = self._bounds(topic, partition)
             here = [TopicPartition(topic, partition)]
-            (committed,) = answers(_answer(self._consumer.committed, here, TIMEOUT))
+            (committed,) = answers(self._ask(self._consumer.committed, here, TIMEOUT))
             begin = first if committed.offset == OFFSET_INVALID else max(committed.offset, first)
             found.append(Range(topic, partition, begin, last))
         return found
@@ -134,7 +135,7 @@ class RangeSource:
 
     def receive(self, timeout: float) -> Record | None:
         """Return the next record; see the port."""
-        message = _answer(self._consumer.poll, timeout)
+        message = self._ask(self._consumer.poll, timeout)
         if message is None:
             return None
         place = (message.topic(), message.partition())
@@ -163,7 +164,7 @@ class RangeSource:
         last = self._in_hand
         if self._commit and last is not None:
             place = TopicPartition(last.topic, last.partition, last.offset + 1)
-            _answer(lambda: self._consumer.commit(offsets=[place], asynchronous=False))
+            self._ask(lambda: self._consumer.commit(offsets=[place], asynchronous=False))
 
     def close(self) -> None:
         """Receive nothing any more."""
@@ -172,14 +173,14 @@ class RangeSource:
     def _partitions(self, topics: Sequence[str]) -> list[tuple[str, int]]:
         found: list[tuple[str, int]] = []
         for topic in topics:
-            described = _answer(self._consumer.list_topics, topic, TIMEOUT).topics[topic]
+            described = self._ask(self._consumer.list_topics, topic, TIMEOUT).topics[topic]
             if described.error is not None:
                 raise OperationError(f"topic {topic}: {described.error.str()}")
             found += [(topic, partition) for partition in sorted(described.partitions)]
         return found
 
     def _bounds(self, topic: str, partition: int) -> tuple[int, int]:
-        first, last = _answer(
+        first, last = self._ask(
             self._consumer.get_watermark_offsets, TopicPartition(topic, partition, OFFSET_BEGINNING), TIMEOUT
         )
         return first, last
@@ -187,12 +188,11 @@ class RangeSource:
     def _offset_at(self, topic: str, partition: int, moment: float, last: int) -> int:
         """Return the offset of the first record at or after a moment."""
         wanted = TopicPartition(topic, partition, int(moment * 1000))
-        (found,) = answers(_answer(self._consumer.offsets_for_times, [wanted], TIMEOUT))
+        (found,) = answers(self._ask(self._consumer.offsets_for_times, [wanted], TIMEOUT))
         return last if found.offset == _NONE_LATER else min(found.offset, last)
 
-
-def _answer(ask: Callable[..., Any], *arguments: Any) -> Any:
-    try:
-        return ask(*arguments)
-    except KafkaException as error:
-        raise StoreError(f"kafka: {error}") from error
+    def _ask(self, ask: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return ask(*arguments)
+        except KafkaException as error:
+            raise StoreError(f"kafka {self._servers}: {error.args[0].str()}") from error

@@ -1,6 +1,5 @@
 """What is measured of the bridge, for Prometheus."""
 
-import math
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -53,20 +52,31 @@ class BridgeMetrics:
         Gauge("bridge_connected", "Whether a broker is connected", registry=registry).set_function(
             self.is_connected
         )
+        self.missing_topics: set[str] = set()
+        """Topics that are to be read, but are not there or may not be read."""
+        Gauge(
+            "bridge_missing_topics", "Topics that are not there, or may not be read", registry=registry
+        ).set_function(lambda: len(self.missing_topics))
         self.lag_records = Gauge("bridge_lag_records", "Records that wait in Kafka", registry=registry)
-        self._last_visit = 0.0
+        self._last_visit = now()
         self._oldest = 0.0
         self._now = now
         Gauge(
             "bridge_lag_seconds", "Age of the record that is worked on; 0 if none is", registry=registry
         ).set_function(lambda: self._age(self._oldest))
         Gauge(
-            "bridge_last_visit_age_seconds", "Time since the last nextVisit event was sent", registry=registry
-        ).set_function(lambda: self._age(self._last_visit) if self._last_visit else math.nan)
+            "bridge_last_visit_age_seconds",
+            "Time since the last visit that was sent was announced, or since the start of the bridge",
+            registry=registry,
+        ).set_function(lambda: self._age(self._last_visit))
 
     def is_connected(self) -> bool:
         """Return whether a broker is connected."""
         return self._connected
+
+    def is_ready(self) -> bool:
+        """Return whether a broker is connected, and all topics are there."""
+        return self._connected and not self.missing_topics
 
     def visit(self, sent: float) -> None:
         """Note when the last visit was announced [UTC s since 1970]."""

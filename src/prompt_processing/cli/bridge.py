@@ -1,7 +1,9 @@
 """``prompt bridge``: from the observatory's Kafka to one message per detector."""
 
 import json
+from collections import Counter
 from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,10 +15,16 @@ from prompt_processing.cli.progress import Progress
 from prompt_processing.signals import stop_on_signals
 
 if TYPE_CHECKING:
+    from prompt_processing.bridge.bridge import Bridge, Handled
     from prompt_processing.bridge.kafka_range import Range, RangeSource
     from prompt_processing.bridge.records import Record
     from prompt_processing.bridge_factory import BridgeFactory
 
+_MARKS = {
+    True: click.style("ok", fg="green"),
+    False: click.style("WRONG", fg="red"),
+    None: click.style("?", fg="yellow"),
+}
 dry_run_flag = click.option("--dry-run", is_flag=True, help="Only print the messages that would be sent.")
 
 
@@ -47,7 +55,8 @@ def bridge_run(repo: Path) -> None:
     """Send one message per detector for each visit that Kafka announces, until told to stop.
 
     An event is done with when the sink has acknowledged all of its messages: whatever fails before that is
-    tried again. SIGTERM and Ctrl-C end the bridge within 10 s. REPO is the folder with the settings.
+    tried again. SIGTERM and Ctrl-C end the bridge within 10 s; it also ends when another one of the same name
+    takes over. REPO is the folder with the settings.
     """
     configure_engines("prompt_processing=INFO")
     stop = stop_on_signals()
@@ -63,12 +72,14 @@ def bridge_run(repo: Path) -> None:
 @click.option("--send", is_flag=True, help="Send a warm-up message for each instrument to the sink.")
 @click.pass_context
 def bridge_check(context: click.Context, repo: Path, *, send: bool) -> None:
-    """Look whether brokers, topics, schemas and sink are there; the exit status is 1 if not."""
+    """Look whether brokers, topics and schemas are there, and with --send the sink.
+
+    The exit status is 1 if something is not.
+    """
     fine = True
     for found in open_factory(repo).check(send=send):
-        fine = fine and found.fine
-        mark = click.style("ok", fg="green") if found.fine else click.style("WRONG", fg="red")
-        click.echo(f"{found.name}: {mark}: {found.text}")
+        fine = fine and found.fine is not False
+        click.echo(f"{found.name}: {_MARKS[found.fine]}: {found.text}")
     context.exit(0 if fine else 1)
 
 
@@ -79,19 +90,24 @@ def bridge_check(context: click.Context, repo: Path, *, send: bool) -> None:
 )
 @click.option("--to", "end", type=UtcTime(), metavar="TIME", help="Time after the last one.  [default: now]")
 @dry_run_flag
-def bridge_replay(repo: Path, begin: float, end: float | None, *, dry_run: bool) -> None:
+@click.pass_context
+def bridge_replay(
+    context: click.Context, repo: Path, begin: float, end: float | None, *, dry_run: bool
+) -> None:
     """Send the visits once more that Kafka was told of in some time, whatever was sent before.
 
     This is safe at any time: a worker that gets a visit which is done, or which another one is working on,
     does nothing. Visits are sent however old they are; a worker records those that are too old for it as
-    skipped.
+    skipped. The exit status is 1 if one could not be sent; it is a dead letter already.
     """
+    end = datetime.now(UTC).timestamp() if end is None else end
+    if begin >= end:
+        raise click.BadParameter("must be later than --from.", param_hint="--to")
     factory = open_factory(repo)
     source = factory.range_source()
-    now = datetime.now(UTC).timestamp()
-    ranges = source.between(factory.topics, begin, now if end is None else end)
-    sent = send_ranges(factory, source, ranges, dry_run=dry_run)
-    click.echo(f"{sent} events {'would be' if dry_run else 'were'} sent again")
+    ranges = source.between(factory.topics, begin, end)
+    worker = factory.bridge(source, expiry=inf, keep_letters=False, dry_run=dry_run)
+    send_ranges(context, worker, source, ranges, "events would be" if dry_run else "events were")
 
 
 @bridge.group("dead-letters")
@@ -135,16 +151,17 @@ def dead_letters_list(repo: Path, *, as_json: bool) -> None:
 @dead_letters.command("replay")
 @repo_argument
 @dry_run_flag
-def dead_letters_replay(repo: Path, *, dry_run: bool) -> None:
+@click.pass_context
+def dead_letters_replay(context: click.Context, repo: Path, *, dry_run: bool) -> None:
     """Read the dead letters that wait once more, and send their visits.
 
-    One that cannot be read this time either becomes a new dead letter.
+    One that cannot be sent this time either becomes a new dead letter, and the exit status is 1.
     """
     factory = open_factory(repo)
     source = factory.letters_source(commit=not dry_run)
     ranges = source.not_done(factory.settings.bridge.dead_letters_topic)
-    done = send_ranges(factory, source, ranges, dry_run=dry_run)
-    click.echo(f"{done} dead letters {'would be' if dry_run else 'were'} read again")
+    worker = factory.bridge(source, expiry=inf, dry_run=dry_run)
+    send_ranges(context, worker, source, ranges, "dead letters would be" if dry_run else "dead letters were")
 
 
 def open_factory(repo: Path) -> "BridgeFactory":
@@ -155,23 +172,28 @@ def open_factory(repo: Path) -> "BridgeFactory":
 
 
 def send_ranges(
-    factory: "BridgeFactory", source: "RangeSource", ranges: "list[Range]", *, dry_run: bool
-) -> int:
-    """Send what stands in some ranges, however old; return how many records were done."""
-    from prompt_processing.bridge_factory import NEVER
+    context: click.Context, worker: "Bridge", source: "RangeSource", ranges: "list[Range]", what: str
+) -> None:
+    """Send what stands in some ranges, say what became of it, and end with 1 if not all was sent."""
+    from prompt_processing.bridge.bridge import Handled
 
-    worker = factory.bridge(source, expiry=NEVER, dry_run=dry_run)
-    total, done = source.read(ranges), 0
+    total, counts = source.read(ranges), Counter[Handled]()
     with Progress() as progress:
         progress("records", 0, total)
 
-        def count(_: "Record") -> None:
-            nonlocal done
-            done += 1
-            progress("records", done, total)
+        def count(handled: "Handled") -> None:
+            counts[handled] += 1
+            progress("records", counts.total(), total)
 
         worker.run(stop_on_signals(), count)
-    return done
+    unsendable = counts[Handled.UNSENDABLE]
+    click.echo(
+        f"{counts[Handled.SENT]} {what} sent again, {counts[Handled.SKIPPED]} skipped, {unsendable} cannot be"
+    )
+    is_complete = source.ended and not counts[Handled.LEFT]
+    if not is_complete:
+        click.echo("Stopped before the end: give the same command again.", err=True)
+    context.exit(0 if is_complete and not unsendable else 1)
 
 
 def read_all(source: "RangeSource", ranges: "list[Range]") -> "list[Record]":

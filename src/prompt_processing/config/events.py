@@ -55,7 +55,8 @@ class BridgeSettings(Section):
     )
     group: TopicName = Field(
         default="prompt-bridge",
-        description="Consumer group. Bridges of one group share the work; each group gets every event",
+        description="Consumer group. In one group one bridge reads each partition, and the others stand by; "
+        "each group gets every event. What replays has groups whose names begin with this",
     )
     instance: TopicName = Field(
         default="bridge",

@@ -4,6 +4,7 @@ Every section is one class. A setting is given in ``prompt.yaml`` as ``section: 
 environment as ``PROMPT_<SECTION>__<NAME>``; the environment wins. Everything is checked when it is loaded.
 """
 
+import json
 import os
 import re
 from pathlib import Path
@@ -94,14 +95,14 @@ class Settings(BaseSettings):
         """
         file = repo / FILE_NAME
         values = _read_file(file)
-        _check_environment_names()
+        _check_environment()
         try:
             settings = cls(**values)
         except ValidationError as error:
             lines = [_explain(details, file) for details in error.errors()]
             raise ConfigError("; ".join(lines)) from error
         except SettingsError as error:
-            # pydantic-settings names the section only; its cause tells what is wrong with the text.
+            # It names the section only.
             raise ConfigError(f"environment: {error}: {error.__cause__}") from error
         resolved = {
             "repository": settings.repository.resolved(repo),
@@ -215,16 +216,26 @@ def _read_file(file: Path) -> dict[str, Any]:
     return {key: value for key, value in content.items() if value is not None}
 
 
-def _check_environment_names() -> None:
-    """Refuse a variable of a section that does not exist: it would be ignored without a word."""
+def _check_environment() -> None:
+    """Refuse variables of which pydantic-settings would not tell the name.
+
+    One of a section that does not exist would be ignored without a word.
+    """
     known = sections()
-    for key in os.environ:
+    for key, text in os.environ.items():
         if not key.upper().startswith(ENV_PREFIX) or ENV_DELIMITER not in key:
             continue
-        section = key[len(ENV_PREFIX) :].partition(ENV_DELIMITER)[0].lower()
+        section, _, name = key[len(ENV_PREFIX) :].lower().partition(ENV_DELIMITER)
         if section not in known:
             names = ", ".join(known)
             raise ConfigError(f"environment {key}: there is no section {section!r} (sections: {names})")
+        field = known[section].model_fields.get(name)
+        if field is not None and isinstance(field.default, tuple | dict):
+            try:
+                json.loads(text)
+            except ValueError as error:
+                example = '["a", "b"]' if isinstance(field.default, tuple) else '{"a": ["b"]}'
+                raise ConfigError(f"environment {key}: must be JSON, such as {example}: {error}") from error
 
 
 def _explain(details: ErrorDetails, file: Path) -> str:
@@ -239,7 +250,11 @@ def _explain(details: ErrorDetails, file: Path) -> str:
     name = ".".join(location)
     if details["type"] == "extra_forbidden":
         return f"{where}: {name}: there is no such setting"
+    message = details["msg"]
+    if details["type"] == "string_pattern_mismatch":
+        field = sections()[location[0]].model_fields[location[1]]
+        message += f"; wanted: {field.description}"
     value = repr(details["input"])
     shown = redact(value)
     shown = shown if len(shown) <= 80 else f"{shown[:77]}..."
-    return f"{where}: {name}: {details['msg']} (got {shown})"
+    return f"{where}: {name}: {message} (got {shown})"

@@ -226,6 +226,12 @@ class ConflictError(PermanentError):
     code = "conflict"
 
 
+class ReplacedError(ConflictError):
+    """Another process has taken the name of this one, and works in its place."""
+
+    code = "replaced"
+
+
 class GivenUpError(PermanentError):
     """No attempt brings the visit to an end: each loses its engine, or an operator says so."""
 

@@ -1,6 +1,7 @@
 """Messages by Kafka, and how Kafka and its schema registry are reached."""
 
 import logging
+import ssl
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -17,6 +18,8 @@ TIMEOUT: Final = 10.0
 """Longest time until the brokers have acknowledged a record, or it has failed [s]."""
 MAX_RECORD: Final = 10_000_000
 """Size of the largest record that is given to the brokers, which have a limit of their own [bytes]."""
+_QUIET: Final = 30.0
+"""Time in which the client logs the same only once [s]."""
 _REFUSED: Final = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_RECORD})
 
 
@@ -34,7 +37,7 @@ def connection(settings: KafkaSettings) -> dict[str, Any]:
     Raises
     ------
     ConfigError
-        If there are no brokers, or user and password are missing.
+        If there are no brokers, user and password are missing, or the certificates cannot be read.
     """
     if not settings.servers:
         raise ConfigError("kafka.servers: the brokers are not given")
@@ -42,7 +45,7 @@ def connection(settings: KafkaSettings) -> dict[str, Any]:
         "bootstrap.servers": settings.servers,
         "security.protocol": settings.security,
         "client.id": "prompt-processing",
-        "logger": logging.getLogger("prompt_processing.librdkafka"),
+        "logger": _logger(),
         # The defaults, written out: nothing switches them off.
         "enable.ssl.certificate.verification": True,
         "ssl.endpoint.identification.algorithm": "https",
@@ -58,6 +61,7 @@ def connection(settings: KafkaSettings) -> dict[str, Any]:
             "sasl.password": password,
         }
     if settings.ca_file:
+        _check_authorities(settings.ca_file)
         found["ssl.ca.location"] = settings.ca_file
     return found
 
@@ -68,18 +72,54 @@ def open_registry(settings: KafkaSettings) -> SchemaRegistryClient:
     Raises
     ------
     ConfigError
-        If it is not given.
+        If it is not given, or user or password are missing.
     """
     if not settings.registry:
         raise ConfigError("kafka.registry: the schema registry is not given")
     # Trying again is the bridge's business: it must not be silent meanwhile.
     client: dict[str, Any] = {"url": settings.registry, "timeout": TIMEOUT / 2, "max.retries": 0}
-    if settings.registry_user:
-        user_info = f"{settings.registry_user}:{reveal(settings.registry_password)}"
-        client["basic.auth.user.info"] = user_info
+    password = reveal(settings.registry_password)
+    if bool(settings.registry_user) != bool(password):
+        raise ConfigError("kafka.registry_user and kafka.registry_password: one is given without the other")
+    if password:
+        client["basic.auth.user.info"] = f"{settings.registry_user}:{password}"
     if settings.ca_file:
         client["ssl.ca.location"] = settings.ca_file
     return SchemaRegistryClient(client)
+
+
+def _check_authorities(file: str) -> None:
+    try:
+        ssl.create_default_context(cafile=file)
+    except OSError as error:
+        raise ConfigError(f"kafka.ca_file: {file}: {error}") from error
+
+
+class _Seldom(logging.Filter):
+    """Lets a line of a client pass that was not there lately: it tries to connect many times a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        # Behind the names of client and thread stands what happened at which broker, then after how long.
+        what = text.partition("]: ")[2].partition(" (after ")[0] or text
+        is_new = record.created - self._last.get(what, 0.0) > _QUIET
+        if is_new:
+            self._last[what] = record.created
+        return is_new
+
+
+_SELDOM: Final = _Seldom()
+
+
+def _logger() -> logging.Logger:
+    """Return where the clients of this process log."""
+    logger = logging.getLogger("prompt_processing.librdkafka")
+    logger.addFilter(_SELDOM)
+    return logger
 
 
 class KafkaWriter:

@@ -26,7 +26,7 @@ from google.pubsub_v1 import PublisherClient, PubsubMessage, PullRequest, Subscr
 from google.pubsub_v1.services.publisher.transports import PublisherGrpcTransport
 from google.pubsub_v1.services.subscriber.transports import SubscriberGrpcTransport
 
-from prompt_processing.domain.errors import RefusedMessageError, StoreError
+from prompt_processing.domain.errors import ConfigError, RefusedMessageError, StoreError
 from prompt_processing.domain.outcome import Delivery
 from prompt_processing.messaging.attributes import attributes
 from prompt_processing.messaging.port import NO_ORIGIN, Received
@@ -54,7 +54,7 @@ class PubSubPublisher:
 
     def __init__(self, topic: str) -> None:
         self._topic = topic
-        self._client = PublisherClient(transport=_emulated(PublisherGrpcTransport))
+        self._client = _client(PublisherClient, PublisherGrpcTransport)
 
     def publish(self, bodies: Sequence[str], origin: Mapping[str, str] = NO_ORIGIN) -> None:
         """Send messages; see the port."""
@@ -84,7 +84,7 @@ class PubSubQueue:
     def __init__(self, subscription: str, *, hidden: float = 20.0) -> None:
         self.hidden = hidden
         self._subscription = subscription
-        self._client = SubscriberClient(transport=_emulated(SubscriberGrpcTransport))
+        self._client = _client(SubscriberClient, SubscriberGrpcTransport)
         self._pull = _Pull(self._client, subscription, max_messages=1)
 
     def receive(self, timeout: float) -> Received | None:
@@ -136,7 +136,7 @@ class PubSubHints:
 
     def __init__(self, subscription: str) -> None:
         self._subscription = subscription
-        self._client = SubscriberClient(transport=_emulated(SubscriberGrpcTransport))
+        self._client = _client(SubscriberClient, SubscriberGrpcTransport)
         self._pull = _Pull(self._client, subscription, max_messages=MAX_MESSAGES)
 
     def wait(self, timeout: float) -> bool:
@@ -212,10 +212,13 @@ def _cancelled(*_: Any, **__: Any) -> _Cancelled:
     return _Cancelled()
 
 
-def _emulated(transport: Callable[..., Any]) -> Any:
-    """Return a way to the emulator, if there is one; the service is found by the client itself."""
+def _client[T](client: Callable[..., T], transport: Callable[..., Any]) -> T:
+    """Return a client of the emulator, if there is one, or else of the service, which it finds by itself."""
     host = os.environ.get("PUBSUB_EMULATOR_HOST")
-    return transport(channel=grpc.insecure_channel(host)) if host else None
+    try:
+        return client(transport=transport(channel=grpc.insecure_channel(host)) if host else None)
+    except GoogleAuthError as error:
+        raise ConfigError(f"Pub/Sub: {error}") from error
 
 
 @contextmanager
