@@ -4,8 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from confluent_kafka.admin import AclOperation
+
 from prompt_processing.bridge.bridge import Bridge
-from prompt_processing.bridge.check import Found, look_at_schema, look_at_sink, look_at_topics
+from prompt_processing.bridge.check import Found, look_at_kafka, look_at_schema, look_at_sink
 from prompt_processing.bridge.dead_letters import DeadLetters, unwrap
 from prompt_processing.bridge.decode import Decoder, cancel_schema, visit_schema
 from prompt_processing.bridge.kafka_group import GroupSource
@@ -142,17 +144,18 @@ class BridgeFactory:
         send
             Whether to send a warm-up message to the sink.
         """
-        bridge, sink, registry = self.settings.bridge, self._sink(), open_registry(self.settings.kafka)
-        yield from look_at_topics(self._client, [*self.topics, bridge.dead_letters_topic])
+        bridge, registry = self.settings.bridge, open_registry(self.settings.kafka)
+        topics = {
+            **dict.fromkeys(self.topics, AclOperation.READ),
+            bridge.dead_letters_topic: AclOperation.WRITE,
+        }
+        yield from look_at_kafka(self._client, topics, bridge.group)
         for topic, schema in zip(self.topics, (visit_schema(), cancel_schema()), strict=True):
             yield look_at_schema(registry, topic, schema)
         for name in sorted(CAMERAS):
             active, known = active_detectors(name, self.detectors.active()), get_instrument(name).detectors
             yield Found(name, fine=True, text=f"{len(active)} of {len(known)} detectors are on")
-        if send:
-            yield look_at_sink(bridge.sink, sink)
-        else:
-            yield Found(f"sink {bridge.sink}", fine=None, text="not tried, which --send does")
+        yield look_at_sink(bridge.sink, self._sink, send=send)
 
     def _sink(self) -> Publisher:
         settings = self.settings

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import structlog
 
-from prompt_processing.domain.errors import ConfigError, PromptError
+from prompt_processing.domain.errors import ConfigError, RepositoryError
 
 LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 
@@ -76,8 +76,9 @@ def configure(levels: Iterable[str] = (), *, as_json: bool = False) -> None:
 
 
 def _log_uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    """Say in one line why this process ends: a mistake in the settings needs no traceback."""
-    details = None if isinstance(error, PromptError) else (kind, error, traceback)
+    """Say in one line why this process ends: a mistake of whoever set it up needs no traceback."""
+    is_mistake = isinstance(error, ConfigError | RepositoryError)
+    details = None if is_mistake else (kind, error, traceback)
     structlog.get_logger(__name__).critical(str(error) or kind.__name__, exc_info=details)
 
 

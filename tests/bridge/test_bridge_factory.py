@@ -1,13 +1,14 @@
 """What is wrong with the settings of a bridge is said at once, in one line that names the setting."""
 
 import logging
+import re
 
 import pytest
 
 from prompt_processing.bridge_factory import BridgeFactory
 from prompt_processing.config import KafkaSettings
 from prompt_processing.domain.errors import ConfigError
-from prompt_processing.messaging.kafka import connection
+from prompt_processing.messaging import kafka
 
 RIGHT = {
     "PROMPT_KAFKA__SERVERS": "127.0.0.1:9",
@@ -19,12 +20,12 @@ RIGHT = {
 
 @pytest.fixture
 def check(monkeypatch, tmp_path):
-    """Returns what a check tells first with some settings."""
+    """Returns what a check tells with some settings."""
 
     def run(**changes):
         for name, value in (RIGHT | changes).items():
             monkeypatch.setenv(name, value)
-        return next(BridgeFactory(tmp_path).check(send=False))
+        return {found.name: found for found in BridgeFactory(tmp_path).check(send=False)}
 
     return run
 
@@ -40,8 +41,6 @@ def check(monkeypatch, tmp_path):
         ({"PROMPT_KAFKA__REGISTRY_USER": "me"}, r"kafka\.registry_password"),
         ({"PROMPT_KAFKA__REGISTRY_PASSWORD": "x"}, r"kafka\.registry_user"),
         ({"PROMPT_BRIDGE__SCRIPT_QUEUES": '{"1": ["HSC"]}'}, r"script_queues: HSC.* LATISS, LSSTCam"),
-        ({"PROMPT_BRIDGE__SINK": "pubsub"}, r"pubsub\.topic"),
-        ({"PROMPT_BRIDGE__SINK": "webhook"}, r"webhook\.url"),
     ],
 )
 def test_a_wrong_setting_is_named_before_anybody_is_asked(check, changes, match):
@@ -52,18 +51,36 @@ def test_a_wrong_setting_is_named_before_anybody_is_asked(check, changes, match)
 def test_credentials_that_are_missing_are_a_wrong_setting(check, monkeypatch, tmp_path):
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "none.json"))
     monkeypatch.delenv("PUBSUB_EMULATOR_HOST", raising=False)
-    with pytest.raises(ConfigError, match=r"Pub/Sub: .*none\.json"):
-        check(PROMPT_BRIDGE__SINK="pubsub", PROMPT_PUBSUB__TOPIC="projects/prompt/topics/next-visit")
+    found = check(PROMPT_BRIDGE__SINK="pubsub", PROMPT_PUBSUB__TOPIC="projects/prompt/topics/next-visit")
+    assert not found["sink pubsub"].fine
+    assert re.match(r"Pub/Sub: .*none\.json", found["sink pubsub"].text)
+
+
+@pytest.mark.parametrize(
+    ("sink", "wrong"),
+    [
+        ("pubsub", "pubsub.topic"),
+        ("webhook", "webhook.url"),
+        ("queue", "unable to open"),
+    ],
+)
+def test_a_sink_that_cannot_be_made_does_not_hide_the_rest(check, sink, wrong):
+    found = check(PROMPT_BRIDGE__SINK=sink, PROMPT_REPOSITORY__QUEUE="/nowhere/queue.sqlite3")
+    assert {"brokers", "LATISS", f"sink {sink}"} <= found.keys()
+    assert not found[f"sink {sink}"].fine
+    assert wrong in found[f"sink {sink}"].text
 
 
 def test_a_broker_that_is_not_there_is_named(check):
     found = check()
-    assert not found.fine
-    assert "127.0.0.1:9" in found.text
+    assert not found["brokers"].fine
+    assert "127.0.0.1:9" in found["brokers"].text
+    assert found["sink stdout"].fine is None
 
 
-def test_the_kafka_client_says_the_same_only_now_and_then(caplog):
-    logger = connection(KafkaSettings(servers="b:9", security="plaintext"))["logger"]
+def test_the_kafka_client_says_the_same_only_now_and_then(caplog, monkeypatch):
+    monkeypatch.setattr(kafka, "_SELDOM", kafka._Seldom())
+    logger = kafka.connection(KafkaSettings(servers="b:9", security="plaintext"))["logger"]
     for broker in ("one", "two"):
         for tries in range(20):
             logger.error(

@@ -1,5 +1,10 @@
 """A small simulated night and a repository prepared for it, made once for all tests."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from prompt_processing.simulation.night import simulate_night
@@ -40,3 +45,30 @@ def played(night, prepared, tmp_path_factory):
 def repo(prepared, tmp_path):
     """A copy of the prepared repository that a test may change."""
     return copy_repository(prepared, tmp_path / "repo")
+
+
+@pytest.fixture
+def observatory(kafka, registry):
+    from support.bridge_world import Observatory
+
+    return Observatory.on(kafka, registry)
+
+
+@pytest.fixture
+def command(bridge_settings):
+    """Runs a command with settings from the environment alone, and returns what it prints."""
+
+    def run(*arguments, code=0, **changes):
+        program = Path(sys.executable).with_name("prompt")
+        done = subprocess.run(
+            [program, "bridge", *map(str, arguments)],
+            env={**os.environ, **bridge_settings(**changes)},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    return run

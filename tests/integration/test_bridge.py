@@ -2,19 +2,15 @@
 
 import itertools
 import json
-import os
-import subprocess
-import sys
+import random
 import threading
 import time
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 
 import psutil
 import pytest
-import requests
 from confluent_kafka import Producer
 
 from support.bridge_world import (
@@ -33,31 +29,6 @@ from support.http_sink import Answer, HttpSink
 
 pytestmark = pytest.mark.slow
 until = partial(wait_for, timeout=FOREVER)
-
-
-@pytest.fixture
-def observatory(kafka, registry):
-    return Observatory.on(kafka, registry)
-
-
-@pytest.fixture
-def command(bridge_settings):
-    """Runs a command with settings from the environment alone, and returns what it prints."""
-
-    def run(*arguments, code=0, **changes):
-        program = Path(sys.executable).with_name("prompt")
-        done = subprocess.run(
-            [program, "bridge", *map(str, arguments)],
-            env={**os.environ, **bridge_settings(**changes)},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout + done.stderr
-
-    return run
 
 
 def test_every_detector_gets_its_message_and_tells_where_it_comes_from(
@@ -79,7 +50,6 @@ def test_every_detector_gets_its_message_and_tells_where_it_comes_from(
         assert metric('bridge_skipped_total{reason="test-queue"}') == 1
         assert metric("bridge_dead_letters_total") == 1
         assert metric("bridge_connected") == 1
-        assert 0 < metric("bridge_last_visit_age_seconds") < 60
         until(lambda: metrics(service)("bridge_lag_records") == 0)
         service.stop()
         assert service.exit_code == 0
@@ -157,38 +127,6 @@ def test_what_was_sent_may_be_sent_again(observatory, receiver, bridge_settings,
     )
     error = command("replay", tmp_path, "--from", "yesterday", code=2)
     assert "2026-02-01T23:30:00" in error
-
-
-def tls(kafka, ca_file, servers=None):
-    return {
-        "PROMPT_KAFKA__SECURITY": "sasl_ssl",
-        "PROMPT_KAFKA__SERVERS": servers or kafka.tls,
-        "PROMPT_KAFKA__USER": kafka.user,
-        "PROMPT_KAFKA__PASSWORD": kafka.password,
-        "PROMPT_KAFKA__CA_FILE": str(ca_file),
-    }
-
-
-def test_a_broker_that_does_not_prove_who_it_is_is_refused(
-    kafka, observatory, receiver, bridge_settings, command, tmp_path
-):
-    observatory.announce("a")
-    observatory.cancel("a")
-    right = tls(kafka, kafka.ca_file)
-    assert command("check", tmp_path, "--send", **right).count(": ok: ") == 9
-    receiver.wait_for({"warmup:LATISS", "warmup:LSSTCam"})
-    wrong = [
-        ("certificate verify failed", tls(kafka, kafka.wrong_ca_file)),
-        ("certificate verify failed", tls(kafka, kafka.ca_file, kafka.tls_wrong_host)),
-        ("authentication failed", {**right, "PROMPT_KAFKA__PASSWORD": "guess"}),
-    ]
-    for why, changed in wrong:
-        out = command("check", tmp_path, code=1, **changed)
-        assert "brokers: WRONG" in out
-        assert why in out.lower()
-        assert kafka.password not in out
-    with bridge_process(bridge_settings(**right)):
-        receiver.wait_for(keys("a"))
 
 
 def test_the_broker_may_be_killed_and_comes_back(require_services, registry, pubsub, receiver):
@@ -320,16 +258,20 @@ def test_a_webhook_may_fail(observatory, bridge_settings):
 
 def test_the_bridge_may_be_killed_at_any_moment(observatory, receiver, bridge_settings):
     groups = [f"g{number}" for number in range(20)]
+    chance = random.Random(3)  # noqa: S311 (a fixed seed)
     for batch in itertools.batched(groups, 4):
         for group in batch:
             observatory.announce(group, "LSSTCam")
         began = datetime.now(UTC)
         with bridge_process(bridge_settings()):
             receiver.wait_for_one_after(began)
+            threading.Event().wait(chance.uniform(0.0, 0.15))
+    wanted = keys(*groups, instrument="LSSTCam") | keys("last")
     with bridge_process(bridge_settings()) as last:
-        receiver.wait_for(keys(*groups, instrument="LSSTCam"))
+        observatory.announce("last")
+        receiver.wait_for(wanted)
         assert last.stop() == 0
-    assert receiver.counts.keys() == keys(*groups, instrument="LSSTCam")
+    assert receiver.counts.keys() == wanted
 
 
 def test_a_rebalance_in_the_middle_of_a_visit(observatory, receiver, bridge_settings, pubsub):
@@ -371,21 +313,6 @@ def test_a_bridge_with_the_same_name_takes_over(observatory, receiver, bridge_se
             observatory.announce("b")
             receiver.wait_for(keys("b"))
             assert "fenced" in first.log().lower()
-
-
-def test_a_bridge_is_not_ready_while_a_topic_is_missing(kafka, observatory, receiver, bridge_settings):
-    missing = f"later-{observatory.own}"
-    own = bridge_settings(PROMPT_BRIDGE__CANCEL_TOPIC=missing)
-    with bridge_service(own, probe="/live") as service:
-        until(lambda: metrics(service)("bridge_missing_topics") == 1)
-        assert requests.get(f"{service.url}ready", timeout=10.0).status_code == 503
-        observatory.announce("a")
-        receiver.wait_for(keys("a"))
-        kafka.create_topic(missing)
-        until(lambda: metrics(service)("bridge_missing_topics") == 0)
-        assert requests.get(f"{service.url}ready", timeout=10.0).status_code == 200
-        said = [line["message"] for line in service.lines() if line.get("topic") == missing]
-    assert said == ["topic is missing, or may not be read", "topic is there now"]
 
 
 def test_two_groups_send_everything_each(observatory, receiver, bridge_settings):

@@ -60,16 +60,7 @@ def test_a_visit_becomes_alerts_and_probes_are_answered_meanwhile(cloud, night, 
 
 def test_a_worker_that_is_stopped_gives_its_message_back(cloud, night, services):
     puller, _ = services
-    night.announce(1)
-    night.wait_until_working(1)
-    asked = time.monotonic()
-    puller.stop()
-    assert time.monotonic() - asked < 10.0
-    assert night.record(1).working is None
-    puller.start()
-    night.upload(1)
-    night.wait_until_finished(1)
-    night.check(1)
+    night.check_stop(puller, 1)
 
 
 def test_a_worker_may_be_killed_at_any_moment(cloud, night, services):

@@ -161,13 +161,4 @@ def test_the_database_may_be_killed_and_started_again(cloud, night, services):
 
 def test_the_activator_ends_within_the_time_of_cloud_run_and_gives_its_visit_back(cloud, night, services):
     activator, _ = services
-    night.announce(9)
-    night.wait_until_working(9)
-    asked = time.monotonic()
-    activator.stop()
-    assert time.monotonic() - asked < 10.0
-    assert night.record(9).working is None
-    activator.start()
-    night.upload(9)
-    night.wait_until_finished(9)
-    night.check(9)
+    night.check_stop(activator, 9)

@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import ClassVar
 
 import redis
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    NewTopic,
+    ResourcePatternType,
+    ResourceType,
+)
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -43,6 +51,10 @@ _KAFKA_SETTINGS = {
     "share.coordinator.state.topic.min.isr": "1",
     "share.coordinator.state.topic.num.partitions": "1",
     "group.initial.rebalance.delay.ms": "0",
+    # Whatever somebody has a right to, others have none to.
+    "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+    "allow.everyone.if.no.acl.found": "true",
+    "super.users": "User:ANONYMOUS",
     "log.cleaner.dedupe.buffer.size": "2097152",
     # After a kill, the controller refuses the broker until its old session has ended.
     "broker.session.timeout.ms": "3000",
@@ -100,6 +112,13 @@ class KafkaBroker(JavaServer):
         topic = NewTopic(name, partitions, 1, config=dict(config or {}))
         admin.create_topics([topic])[name].result(_ADMIN_TIMEOUT)
 
+    def allow(self, resource: ResourceType, name: str, operation: AclOperation, user: str) -> None:
+        """Give a user a right; others have none to this topic or group from now on."""
+        admin = AdminClient({"bootstrap.servers": self.bootstrap})
+        literal, allow = ResourcePatternType.LITERAL, AclPermissionType.ALLOW
+        right = AclBinding(resource, name, literal, f"User:{user}", "*", operation, allow)
+        admin.create_acls([right])[right].result(_ADMIN_TIMEOUT)
+
     def start(self) -> None:
         """Start it, on the same ports as ever, and wait until it answers."""
         self._log_before = len(self.log())
@@ -139,7 +158,7 @@ class KafkaBroker(JavaServer):
     def _format(self) -> None:
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         user = f"SCRAM-SHA-512=[name={self.user},password={self.password}]"
-        arguments = ["format", "-t", cluster, "-c", str(self._settings), "--add-scram", user]
+        arguments = ["format", f"--cluster-id={cluster}", "-c", str(self._settings), "--add-scram", user]
         done = subprocess.run(
             self._java_command(*self._class_path, "kafka.tools.StorageTool", *arguments),
             cwd=self._folder,

@@ -101,6 +101,19 @@ class CloudNight:
     def wait_until_finished(self, *numbers):
         self.wait_for(lambda: all((r := self.record(n)) is not None and r.outcome for n in numbers))
 
+    def check_stop(self, worker, number):
+        """Make sure that a worker ends in the time that Cloud Run gives it, and gives its visit back."""
+        self.announce(number)
+        self.wait_until_working(number)
+        asked = time.monotonic()
+        worker.stop()
+        assert time.monotonic() - asked < 10.0
+        assert self.record(number).working is None
+        worker.start()
+        self.upload(number)
+        self.wait_until_finished(number)
+        self.check(number)
+
     def check(self, *numbers):
         """Make sure that visits were processed once, and that nothing in the night is lost or duplicated."""
         for number in numbers:

@@ -50,7 +50,7 @@ class Handled(StrEnum):
     SENT = "sent"
     SKIPPED = "skipped"
     UNSENDABLE = "unsendable"
-    """It cannot be read, or the sink will never take it: it is a dead letter."""
+    """It cannot be read, or the sink will never take it."""
     LEFT = "left"
     """Nothing: it is left to whoever comes next."""
 
@@ -235,7 +235,7 @@ class Bridge:
         metrics.record_seconds.observe(taken)
         metrics.fanout_messages.labels(kind=kind).inc(len(messages))
         if isinstance(event, NextVisit):
-            metrics.visit(event.private_efdStamp)
+            metrics.visit(record.timestamp)
         _LOG.info(
             "event sent",
             record=str(record),

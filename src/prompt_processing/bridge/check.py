@@ -1,13 +1,14 @@
 """Looking whether all is there that a bridge needs, before the night."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final
 
 import httpx2
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AclOperation, AdminClient, TopicDescription
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
@@ -31,8 +32,10 @@ class Found:
     text: str
 
 
-def look_at_topics(client: Mapping[str, Any], topics: Sequence[str]) -> Iterator[Found]:
-    """Yield whether the brokers answer, and whether each topic is there."""
+def look_at_kafka(
+    client: Mapping[str, Any], topics: Mapping[str, AclOperation], group: str
+) -> Iterator[Found]:
+    """Yield whether the brokers answer, allow what is done with each topic, and let the group be used."""
     refusals: list[str] = []
     # What is wrong with a password or a certificate is told beside the request only.
     settings: dict[str, Any] = {
@@ -55,12 +58,35 @@ def look_at_topics(client: Mapping[str, Any], topics: Sequence[str]) -> Iterator
         yield Found("brokers", fine=False, text=why)
         return
     yield Found("brokers", fine=True, text=f"{len(cluster.brokers)} of cluster {cluster.cluster_id}")
-    for topic in topics:
-        described = cluster.topics.get(topic)
-        if described is None or described.error is not None:
-            yield Found(topic, fine=False, text="there is no such topic, or it may not be read")
-        else:
-            yield Found(topic, fine=True, text=f"{len(described.partitions)} partitions")
+    described = admin.describe_topics(TopicCollection(list(topics)), include_authorized_operations=True)
+    for topic, operation in topics.items():
+        yield _look_at_topic(topic, operation, described[topic])
+    yield _look_at_group(settings, group, next(iter(topics)))
+
+
+def _look_at_topic(topic: str, operation: AclOperation, answer: Future[TopicDescription]) -> Found:
+    try:
+        found = answer.result(TRIES * TIMEOUT)
+    except KafkaException as error:
+        text = f"there is no such topic, or it may not be read: {error.args[0].str()}"
+        return Found(topic, fine=False, text=text)
+    # A cluster without rights tells none.
+    if found.authorized_operations and operation not in found.authorized_operations:
+        return Found(topic, fine=False, text=f"the user has no right to {operation.name}")
+    return Found(topic, fine=True, text=f"{len(found.partitions)} partitions")
+
+
+def _look_at_group(settings: Mapping[str, Any], group: str, topic: str) -> Found:
+    consumer = Consumer({**settings, "group.id": group})
+    try:
+        (answer,) = consumer.committed([TopicPartition(topic, 0)], TRIES * TIMEOUT)
+        problem = answer.error
+    except KafkaException as error:
+        problem = error.args[0]
+    finally:
+        consumer.close()
+    text = "may be used" if problem is None else problem.str()
+    return Found(f"group {group}", fine=problem is None, text=text)
 
 
 def look_at_schema(registry: SchemaRegistryClient, topic: str, reader: str) -> Found:
@@ -77,9 +103,12 @@ def look_at_schema(registry: SchemaRegistryClient, topic: str, reader: str) -> F
     return Found(subject, fine=True, text=f"version {latest.version}, schema {latest.schema_id}")
 
 
-def look_at_sink(name: str, sink: Publisher) -> Found:
-    """Return whether a sink takes a warm-up message for each instrument."""
+def look_at_sink(name: str, make: Callable[[], Publisher], *, send: bool) -> Found:
+    """Return whether a sink can be made, and takes a warm-up message for each instrument."""
     try:
+        sink = make()
+        if not send:
+            return Found(f"sink {name}", fine=None, text="not tried, which --send does")
         sink.publish([WarmUp(instrument=camera).model_dump_json() for camera in sorted(CAMERAS)])
     except PromptError as error:
         return Found(f"sink {name}", fine=False, text=str(error))

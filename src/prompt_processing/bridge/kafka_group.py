@@ -24,12 +24,19 @@ LEAVE: Final = 1.0
 MOST_EARLY: Final = 100
 """Records that may come while others are committed, before no more are asked for."""
 LOOK_AGAIN: Final = 10.0
-"""Time between two looks whether a topic that was missing is there now [s]."""
+"""Time after which it is said again what Kafka refuses [s]."""
 _TURN: Final = 0.002
 """Time between two looks whether a commit is answered [s]."""
 SESSION: Final = 10.0
 """Time after which a member that is gone is missed: less than visits are announced ahead [s]."""
-_MISSING: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.TOPIC_AUTHORIZATION_FAILED})
+_REFUSALS: Final = frozenset(
+    {
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+    }
+)
+"""What somebody has to mend. The client says it once, and goes on as if all were well."""
 _FENCED: Final = KafkaError(KafkaError.FENCED_INSTANCE_ID).str()
 _NONE_LATER: Final = -1
 """Offset that stands for: there is no record after this time."""
@@ -67,6 +74,7 @@ class GroupSource:
         max_age: float,
         metrics: BridgeMetrics,
     ) -> None:
+        self._group = group
         self._name = f"{group}/{instance}"
         self._max_age = max_age
         self._metrics = metrics
@@ -76,8 +84,8 @@ class GroupSource:
         """Records that came while another one was in hand."""
         self._answer: str | None = None
         """What the brokers say of a commit: nothing yet, nothing wrong, or what is wrong."""
-        self._looked = 0.0
-        """When it was last looked for topics that are missing."""
+        self._told = 0.0
+        """When it was last said what Kafka refuses."""
         self._consumer = Consumer(
             {
                 **client,
@@ -111,9 +119,10 @@ class GroupSource:
                     self._held = False
                 message = self._poll(timeout)
                 if message is None:
-                    self._look_for_missing()
+                    self._tell_refusals()
                     return None
                 record = to_record(message)
+                self._metrics.refusals.pop(record.topic, None)
         # What changed before this record was given does not take it away again.
         self._lost = False
         return record
@@ -177,26 +186,26 @@ class GroupSource:
         if problem.fatal() or problem.code() == KafkaError._FATAL:  # noqa: SLF001 (its public name)
             kind = ReplacedError if _FENCED in problem.str() else ConflictError
             raise kind(f"{self._name}: {problem.str()}")
-        if problem.code() not in _MISSING:
+        if problem.code() not in _REFUSALS:
             raise StoreError(f"{self._name}: {problem.str()}")
-        # The client says so once only.
-        self._looked = -LOOK_AGAIN
-        self._metrics.missing_topics.add(message.topic() or "")
+        self._metrics.refusals[message.topic() or self._group] = problem
         return None
 
-    def _look_for_missing(self) -> None:
-        """Look now and then whether topics that were missing are there, and tell it if they are not."""
-        missing, now = self._metrics.missing_topics, time.monotonic()
-        if not missing or now - self._looked < LOOK_AGAIN:
+    def _tell_refusals(self) -> None:
+        """Say now and then what Kafka refuses, and look whether topics that were missing are there now."""
+        refusals, now = self._metrics.refusals, time.monotonic()
+        if not refusals or now - self._told < LOOK_AGAIN:
             return
-        self._looked = now
-        for topic in sorted(missing):
-            error = self._consumer.list_topics(topic, TIMEOUT).topics[topic].error
-            if error is None:
-                missing.discard(topic)
-                _LOG.info("topic is there now", topic=topic)
+        self._told = now
+        for name, problem in list(refusals.items()):
+            if problem.code() == KafkaError.UNKNOWN_TOPIC_OR_PART and self._is_there(name):
+                del refusals[name]
+                _LOG.info("topic is there now", name=name)
             else:
-                _LOG.error("topic is missing, or may not be read", topic=topic, error=error.str())
+                _LOG.error("refused by Kafka", name=name, error=problem.str())
+
+    def _is_there(self, topic: str) -> bool:
+        return self._consumer.list_topics(topic, TIMEOUT).topics[topic].error is None
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
@@ -207,6 +216,7 @@ class GroupSource:
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._metrics.rebalances.inc()
+        self._metrics.refusals.pop(self._group, None)
         _LOG.info("partitions assigned", partitions=[f"{each.topic}/{each.partition}" for each in partitions])
         known = answers(consumer.committed(partitions, TIMEOUT))
         for each, committed in zip(partitions, known, strict=True):

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from confluent_kafka import KafkaError
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 PUBLISH_SECONDS: Final = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
@@ -52,11 +53,11 @@ class BridgeMetrics:
         Gauge("bridge_connected", "Whether a broker is connected", registry=registry).set_function(
             self.is_connected
         )
-        self.missing_topics: set[str] = set()
-        """Topics that are to be read, but are not there or may not be read."""
+        self.refusals: dict[str, KafkaError] = {}
+        """Topics that are missing or may not be read, and the group if it may not be used, each with why."""
         Gauge(
-            "bridge_missing_topics", "Topics that are not there, or may not be read", registry=registry
-        ).set_function(lambda: len(self.missing_topics))
+            "bridge_refusals", "Topics and groups that are missing or may not be read", registry=registry
+        ).set_function(lambda: len(self.refusals))
         self.lag_records = Gauge("bridge_lag_records", "Records that wait in Kafka", registry=registry)
         self._last_visit = now()
         self._oldest = 0.0
@@ -66,7 +67,7 @@ class BridgeMetrics:
         ).set_function(lambda: self._age(self._oldest))
         Gauge(
             "bridge_last_visit_age_seconds",
-            "Time since the last visit that was sent was announced, or since the start of the bridge",
+            "Time since the visit that was sent last came to Kafka, or since the start of the bridge",
             registry=registry,
         ).set_function(lambda: self._age(self._last_visit))
 
@@ -75,12 +76,12 @@ class BridgeMetrics:
         return self._connected
 
     def is_ready(self) -> bool:
-        """Return whether a broker is connected, and all topics are there."""
-        return self._connected and not self.missing_topics
+        """Return whether a broker is connected, and gives what it is asked for."""
+        return self._connected and not self.refusals
 
-    def visit(self, sent: float) -> None:
-        """Note when the last visit was announced [UTC s since 1970]."""
-        self._last_visit = max(self._last_visit, sent)
+    def visit(self, announced: float) -> None:
+        """Note when the visit that was sent last came to Kafka [UTC s since 1970]."""
+        self._last_visit = announced
 
     def working(self, written: float) -> None:
         """Note when the record in hand was written [UTC s since 1970]; 0 when there is none."""

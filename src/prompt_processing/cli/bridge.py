@@ -98,7 +98,7 @@ def bridge_replay(
 
     This is safe at any time: a worker that gets a visit which is done, or which another one is working on,
     does nothing. Visits are sent however old they are; a worker records those that are too old for it as
-    skipped. The exit status is 1 if one could not be sent; it is a dead letter already.
+    skipped. What cannot be sent is logged, makes no dead letter, and makes the exit status 1.
     """
     end = datetime.now(UTC).timestamp() if end is None else end
     if begin >= end:

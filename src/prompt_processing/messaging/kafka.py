@@ -83,8 +83,10 @@ def open_registry(settings: KafkaSettings) -> SchemaRegistryClient:
         raise ConfigError("kafka.registry_user and kafka.registry_password: one is given without the other")
     if password:
         client["basic.auth.user.info"] = f"{settings.registry_user}:{password}"
-    if settings.ca_file:
-        client["ssl.ca.location"] = settings.ca_file
+    system = ssl.get_default_verify_paths()
+    # The client would take those that come with a package, where the one of the brokers takes the system's.
+    if authorities := settings.ca_file or system.cafile or system.capath:
+        client["ssl.ca.location"] = authorities
     return SchemaRegistryClient(client)
 
 
