@@ -58,7 +58,9 @@ def look_at_kafka(
         yield Found("brokers", fine=False, text=why)
         return
     yield Found("brokers", fine=True, text=f"{len(cluster.brokers)} of cluster {cluster.cluster_id}")
-    described = admin.describe_topics(TopicCollection(list(topics)), include_authorized_operations=True)
+    described = admin.describe_topics(
+        TopicCollection(list(topics)), include_authorized_operations=True, request_timeout=TRIES * TIMEOUT
+    )
     for topic, operation in topics.items():
         yield _look_at_topic(topic, operation, described[topic])
     yield _look_at_group(settings, group, next(iter(topics)))
@@ -66,7 +68,7 @@ def look_at_kafka(
 
 def _look_at_topic(topic: str, operation: AclOperation, answer: Future[TopicDescription]) -> Found:
     try:
-        found = answer.result(TRIES * TIMEOUT)
+        found = answer.result()
     except KafkaException as error:
         text = f"there is no such topic, or it may not be read: {error.args[0].str()}"
         return Found(topic, fine=False, text=text)

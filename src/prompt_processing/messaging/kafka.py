@@ -108,7 +108,8 @@ class _Seldom(logging.Filter):
         text = record.getMessage()
         # Behind the names of client and thread stands what happened at which broker, then after how long.
         what = text.partition("]: ")[2].partition(" (after ")[0] or text
-        is_new = record.created - self._last.get(what, 0.0) > _QUIET
+        self._last = {text: when for text, when in self._last.items() if record.created - when <= _QUIET}
+        is_new = what not in self._last
         if is_new:
             self._last[what] = record.created
         return is_new
