@@ -7,7 +7,7 @@ import uuid
 import psutil
 import pytest
 import redis
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
@@ -105,9 +105,7 @@ def test_the_right_password_is_accepted_and_a_wrong_one_refused(kafka):
     send(right, topic, b"1")
     assert read(right, topic, 1) == [b"1"]
     for wrong in ({"sasl_password": "wrong"}, {"sasl_username": "nobody"}):
-        error = refusal(with_password(kafka, kafka.scram, **wrong))
-        assert error.code() == KafkaError._AUTHENTICATION
-        assert "invalid credentials" in error.str()
+        assert "invalid credentials" in refusal(with_password(kafka, kafka.scram, **wrong)).str()
 
 
 def test_a_client_accepts_the_certificate_of_the_right_host_and_authority_only(kafka):
@@ -120,9 +118,8 @@ def test_a_client_accepts_the_certificate_of_the_right_host_and_authority_only(k
         with_tls(kafka, kafka.tls, kafka.wrong_ca_file),
         with_tls(kafka, kafka.tls_wrong_host, kafka.ca_file),
     ):
-        error = refusal(wrong)
-        assert error.code() == KafkaError._SSL
-        assert "certificate verify failed" in error.str()
+        # Its code may be that of any connection that broke.
+        assert "certificate verify failed" in refusal(wrong).str()
     # It is the name that is wrong there, and nothing else.
     careless = {"ssl_endpoint_identification_algorithm": "none"}
     send(with_tls(kafka, kafka.tls_wrong_host, kafka.ca_file, **careless), topic, b"2")
@@ -131,7 +128,7 @@ def test_a_client_accepts_the_certificate_of_the_right_host_and_authority_only(k
 
 def test_a_wrong_password_is_refused_over_tls(kafka):
     error = refusal(with_tls(kafka, kafka.tls, kafka.ca_file, sasl_password="wrong"))
-    assert error.code() == KafkaError._AUTHENTICATION
+    assert "invalid credentials" in error.str()
 
 
 def record(*fields):
