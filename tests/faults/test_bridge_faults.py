@@ -161,14 +161,14 @@ def test_a_webhook_fails_in_every_way(observatory, bridge_settings, tell):
             "PROMPT_WEBHOOK__TIMEOUT_S": "1",
             "PROMPT_WEBHOOK__CONCURRENCY": "50",
         }
-        groups = names(4)
+        groups = names(2)
         with bridge_process(bridge_settings(**own)):
             for group in groups:
                 observatory.announce(group, "LSSTCam")
             wait_for(lambda: receiver.look() or lsstcam(groups) <= receiver.counts.keys())
         assert len(server.requests) > len(receiver.counts)
         tell(
-            "half of the webhook's answers are 429, 500, none or a hang, 4 visits", lsstcam(groups), receiver
+            "half of the webhook's answers are 429, 500, none or a hang, 2 visits", lsstcam(groups), receiver
         )
 
 

@@ -76,7 +76,7 @@ def in_work(world, keys):
 
 
 def test_engines_and_workers_are_killed_at_any_moment(world, tell):
-    keys = world.send(n_visits=8)
+    keys = world.send(n_visits=6)
     chance, kills = np.random.default_rng(5), []
     for number in itertools.count():
         if world.is_finished(keys):
