@@ -6,7 +6,6 @@ import sys
 import threading
 import time
 from contextlib import ExitStack
-from datetime import UTC, datetime
 
 import pytest
 
@@ -18,6 +17,7 @@ from support.bridge_world import (
     bridge_process,
     bridge_service,
     keys,
+    kill_bridges,
     metrics,
 )
 from support.emulators import Proxy
@@ -62,14 +62,8 @@ def names(count):
 def test_it_is_killed_fifty_times(observatory, receiver, bridge_settings, tell):
     groups = names(N_VISITS)
     chance = random.Random(7)  # noqa: S311 (a fixed seed)
-    for batch in itertools.batched(groups, N_VISITS // N_KILLS):
-        for group in batch:
-            observatory.announce(group, "LSSTCam")
-        began = datetime.now(UTC)
-        with bridge_process(bridge_settings()):
-            # From its first message on, at any moment: before, within or after a publication, or a commit.
-            receiver.wait_for_one_after(began)
-            threading.Event().wait(chance.uniform(0.0, 0.15))
+    batches = itertools.batched(groups, N_VISITS // N_KILLS)
+    kill_bridges(observatory, receiver, bridge_settings(), batches, chance)
     with bridge_process(bridge_settings()):
         receiver.wait_for(lsstcam(groups), 240.0)
     tell(f"bridge killed {N_KILLS} times at random moments, {N_VISITS} visits", lsstcam(groups), receiver)
@@ -155,14 +149,8 @@ def test_a_webhook_fails_in_every_way(observatory, bridge_settings, tell):
     """So often that some messages use up their tries, and the rest of their visit is begun again."""
     with HttpSink() as server:
         receiver = WebhookReceiver(server, seed=5, failing=0.5)
-        own = {
-            "PROMPT_BRIDGE__SINK": "webhook",
-            "PROMPT_WEBHOOK__URL": server.url,
-            "PROMPT_WEBHOOK__TIMEOUT_S": "1",
-            "PROMPT_WEBHOOK__CONCURRENCY": "50",
-        }
         groups = names(2)
-        with bridge_process(bridge_settings(**own)):
+        with bridge_process(bridge_settings(**receiver.settings)):
             for group in groups:
                 observatory.announce(group, "LSSTCam")
             wait_for(lambda: receiver.look() or lsstcam(groups) <= receiver.counts.keys())

@@ -21,6 +21,7 @@ from support.bridge_world import (
     bridge_process,
     bridge_service,
     keys,
+    kill_bridges,
     metrics,
 )
 from support.emulators import Proxy
@@ -241,13 +242,7 @@ def test_a_webhook_may_fail(observatory, bridge_settings):
     """Some messages of a visit are delivered and some are not, for a while."""
     with HttpSink() as server:
         receiver = WebhookReceiver(server, seed=5, failing=0.3)
-        own = {
-            "PROMPT_BRIDGE__SINK": "webhook",
-            "PROMPT_WEBHOOK__URL": server.url,
-            "PROMPT_WEBHOOK__TIMEOUT_S": "1",
-            "PROMPT_WEBHOOK__CONCURRENCY": "50",
-        }
-        with bridge_process(bridge_settings(**own)):
+        with bridge_process(bridge_settings(**receiver.settings)):
             observatory.announce("a", "LSSTCam")
             observatory.announce("b")
             wanted = keys("a", instrument="LSSTCam") | keys("b")
@@ -259,13 +254,7 @@ def test_a_webhook_may_fail(observatory, bridge_settings):
 def test_the_bridge_may_be_killed_at_any_moment(observatory, receiver, bridge_settings):
     groups = [f"g{number}" for number in range(20)]
     chance = random.Random(3)  # noqa: S311 (a fixed seed)
-    for batch in itertools.batched(groups, 4):
-        for group in batch:
-            observatory.announce(group, "LSSTCam")
-        began = datetime.now(UTC)
-        with bridge_process(bridge_settings()):
-            receiver.wait_for_one_after(began)
-            threading.Event().wait(chance.uniform(0.0, 0.15))
+    kill_bridges(observatory, receiver, bridge_settings(), itertools.batched(groups, 4), chance)
     wanted = keys(*groups, instrument="LSSTCam") | keys("last")
     with bridge_process(bridge_settings()) as last:
         observatory.announce("last")

@@ -6,7 +6,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -241,6 +241,16 @@ class WebhookReceiver(Received):
                 return Answer(204)
             return self._chance.choice([Answer(429, {"Retry-After": "0"}), Answer(500), CLOSE, HANG])
 
+    @property
+    def settings(self) -> dict[str, str]:
+        """Settings of a bridge that posts here, and waits for an answer for a second only."""
+        return {
+            "PROMPT_BRIDGE__SINK": "webhook",
+            "PROMPT_WEBHOOK__URL": self._sink.url,
+            "PROMPT_WEBHOOK__TIMEOUT_S": "1",
+            "PROMPT_WEBHOOK__CONCURRENCY": "50",
+        }
+
     def look(self) -> None:
         """Count what was delivered up to now."""
         self.counts = Counter(pushed.message_id for pushed in list(self._sink.delivered))
@@ -278,6 +288,24 @@ def bridge_process(settings: Mapping[str, str]) -> Iterator[BridgeProcess]:
         yield process
     finally:
         process.kill()
+
+
+def kill_bridges(
+    observatory: Observatory,
+    receiver: Received,
+    settings: Mapping[str, str],
+    batches: Iterable[Sequence[str]],
+    chance: random.Random,
+) -> None:
+    """Announce batches of visits of LSSTCam, and start and kill a bridge after each."""
+    for batch in batches:
+        for group in batch:
+            observatory.announce(group, "LSSTCam")
+        began = datetime.now(UTC)
+        with bridge_process(settings):
+            # From its first message on, at any moment: before, within or after a publication, or a commit.
+            receiver.wait_for_one_after(began)
+            threading.Event().wait(chance.uniform(0.0, 0.15))
 
 
 def _run(settings: dict[str, str]) -> None:
