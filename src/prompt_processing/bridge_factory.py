@@ -149,6 +149,8 @@ class BridgeFactory:
             **dict.fromkeys(self.topics, AclOperation.READ),
             bridge.dead_letters_topic: AclOperation.WRITE,
         }
+        if bridge.sink == "kafka":
+            topics[bridge.messages_topic] = AclOperation.WRITE
         yield from look_at_kafka(self._client, topics, bridge.group)
         for topic, schema in zip(self.topics, (visit_schema(), cancel_schema()), strict=True):
             yield look_at_schema(registry, topic, schema)

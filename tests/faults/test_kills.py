@@ -1,6 +1,5 @@
 """Real workers on real stores with small images, killed at every step; the auditor is the judge."""
 
-import itertools
 import os
 import signal
 import statistics
@@ -78,16 +77,14 @@ def in_work(world, keys):
 def test_engines_and_workers_are_killed_at_any_moment(world, tell):
     keys = world.send(n_visits=6)
     chance, kills = np.random.default_rng(5), []
-    for number in itertools.count():
-        if world.is_finished(keys):
-            break
+    while not world.is_finished(keys):
         with world.worker("w", engines=2, action=signal.SIGKILL, points="none") as (worker, _):
             time.sleep(chance.uniform(0.5, 3.0))
             kills += in_work(world, keys)
             for engine in engines_of(worker):
                 engine.kill()
             # A visit needs some 4 s; on a slow machine more, so that rounds grow longer.
-            time.sleep(chance.uniform(2.0, 6.0 + number / 4))
+            time.sleep(chance.uniform(2.0, 6.0 + len(kills) / 8))
             kills += in_work(world, keys)
             engines = engines_of(worker)
             worker.kill()

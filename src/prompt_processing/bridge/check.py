@@ -35,7 +35,7 @@ class Found:
 def look_at_kafka(
     client: Mapping[str, Any], topics: Mapping[str, AclOperation], group: str
 ) -> Iterator[Found]:
-    """Yield whether the brokers answer, allow what is done with each topic, and let the group be used."""
+    """Yield whether the brokers answer, allow what is done with each topic, and let the group be seen."""
     refusals: list[str] = []
     # What is wrong with a password or a certificate is told beside the request only.
     settings: dict[str, Any] = {
@@ -87,7 +87,8 @@ def _look_at_group(settings: Mapping[str, Any], group: str, topic: str) -> Found
         problem = error.args[0]
     finally:
         consumer.close()
-    text = "may be used" if problem is None else problem.str()
+    # No more can be asked for without joining, which would move the partitions of those that work.
+    text = "may be seen" if problem is None else problem.str()
     return Found(f"group {group}", fine=problem is None, text=text)
 
 

@@ -212,7 +212,7 @@ class GroupSource:
         try:
             yield
         except KafkaException as error:
-            raise StoreError(f"{self._name}: {error}") from error
+            raise StoreError(f"{self._name}: {error.args[0].str()}") from error
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._metrics.rebalances.inc()
