@@ -23,7 +23,7 @@ help:  ## Show the targets
 	@echo "Targets:"
 	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
 	    printf '  %-13s %s\n' $$name "$$text"; done
-	@echo "Variables: DEMO=folder and SEED=number for demo, EVENTS=kafka for demo-cloud, PYTEST=\"arguments\" for test and test-fast."
+	@echo "Variables: DEMO=folder and SEED=number for demo, EVENTS=kafka for demo-cloud, PYTEST=\"arguments\" for the tests, LONG=1 for test-faults."
 
 demo: $(VENV)/installed  ## Simulate a night, prepare a repository, play the night, audit it, write a report
 	$(BIN)/prompt simulate night $(DEMO)/night --instrument LATISS --seed $(SEED) --visits 3 --size full
@@ -43,8 +43,8 @@ test: $(VENV)/dev.installed  ## Run all tests but the long kills
 test-fast: $(VENV)/dev.installed  ## Run the tests that take a few seconds at most
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not faults" $(PYTEST)
 
-test-faults: $(VENV)/dev.installed  ## Kill and stop real workers for some minutes, and audit what is left
-	$(BIN)/python -m pytest tests/faults -m faults $(PYTEST)
+test-faults: $(VENV)/dev.installed  ## Kill and stop real workers for some minutes, and audit what is left (LONG=1: longer)
+	$(BIN)/python -m pytest tests/faults -m faults $(if $(LONG),--long) $(PYTEST)
 
 lint: $(VENV)/dev.installed  ## Check style, types and layers
 	$(BIN)/ruff check

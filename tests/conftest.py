@@ -15,6 +15,7 @@ def pytest_addoption(parser):
         action="store_true",
         help="Fail where a server that a test needs is not installed, instead of skipping the test.",
     )
+    parser.addoption("--long", action="store_true", help="Kill the broker 20 times instead of 4 times.")
 
 
 def make_server(request, make):

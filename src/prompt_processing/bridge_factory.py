@@ -63,7 +63,7 @@ class BridgeFactory:
             self._client,
             self.topics,
             group=bridge.group,
-            instance=bridge.instance,
+            session=bridge.session_s,
             max_age=self.settings.worker.expiry_s,
             metrics=self.metrics,
         )

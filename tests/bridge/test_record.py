@@ -15,7 +15,7 @@ from prompt_processing.bridge.dead_letters import error_of, unwrap
 from prompt_processing.bridge.metrics import BridgeMetrics
 from prompt_processing.bridge.records import Record
 from prompt_processing.domain.clock import utc_seconds
-from prompt_processing.domain.errors import ConflictError, RefusedMessageError, ReplacedError, StoreError
+from prompt_processing.domain.errors import RefusedMessageError, StoreError
 from prompt_processing.domain.visit import NextVisitCanceled, parse_event, parse_message
 from support.bridge import VISITS, Letters, Log, LogSource, Observatory, Sink, make_bridge
 from support.points import TestClock
@@ -310,32 +310,6 @@ def test_a_stopped_bridge_does_not_wait_for_a_sink_that_is_away(log, observatory
 
     make_bridge(LogSource(log), observatory, Sink(away), Letters()).run(stop)
     assert log.committed == 0
-
-
-def test_a_bridge_whose_name_was_taken_ends(log, observatory):
-    def fenced(method):
-        if method == "receive":
-            raise ReplacedError("fenced")
-
-    observatory.announce(visit("a"))
-    source = LogSource(log, fenced)
-    make_bridge(source, observatory, Sink(), Letters()).run(threading.Event())
-    assert source.closed
-    assert log.committed == 0
-
-
-def test_a_bridge_whose_group_is_broken_fails(log, observatory):
-    def broken(method):
-        if method == "keep":
-            raise ConflictError("protocol")
-
-    observatory.announce(visit("a"))
-    source = LogSource(log, broken)
-    never = threading.Event()
-    with pytest.raises(ConflictError):
-        make_bridge(source, observatory, Sink(lambda _: never.wait(60.0)), Letters()).run(never)
-    assert source.closed
-    never.set()
 
 
 def test_a_fault_of_ours_is_tried_again_and_loses_nothing(log, observatory):

@@ -26,5 +26,10 @@ def prepared(night, tmp_path_factory):
 
 
 @pytest.fixture
+def is_long(request):
+    return request.config.getoption("--long")
+
+
+@pytest.fixture
 def world(tmp_path, prepared, night):
     return Night(tmp_path, prepared, night)

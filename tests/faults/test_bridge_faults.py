@@ -23,6 +23,7 @@ from support.bridge_world import (
 from support.emulators import Proxy
 from support.engines import wait_for
 from support.http_sink import HttpSink
+from support.kafka_line import Api
 from support.servers import LOOPBACK
 
 pytestmark = pytest.mark.faults
@@ -63,8 +64,9 @@ def test_it_is_killed_fifty_times(observatory, receiver, bridge_settings, tell):
     groups = names(N_VISITS)
     chance = random.Random(7)  # noqa: S311 (a fixed seed)
     batches = itertools.batched(groups, N_VISITS // N_KILLS)
-    kill_bridges(observatory, receiver, bridge_settings(), batches, chance)
-    with bridge_process(bridge_settings()):
+    settings = bridge_settings(PROMPT_BRIDGE__SESSION_S="1")
+    kill_bridges(observatory, receiver, settings, batches, chance)
+    with bridge_process(settings):
         receiver.wait_for(lsstcam(groups), 240.0)
     tell(f"bridge killed {N_KILLS} times at random moments, {N_VISITS} visits", lsstcam(groups), receiver)
 
@@ -106,21 +108,41 @@ def test_registry_and_pubsub_are_away_for_a_minute(kafka, registry, pubsub, tell
             tell(f"{what} away for {OUTAGE:.0f} s, 20 visits", lsstcam(names(20)), receiver, back)
 
 
-def test_the_broker_is_killed_again_and_again(require_services, registry, pubsub, receiver, tell):
+def test_the_broker_is_killed_again_and_again(require_services, registry, pubsub, receiver, tell, is_long):
+    """The only bridge joins, polls, commits or has nothing to do when the broker dies."""
     from support.brokers import KafkaBroker
 
-    with require_services(KafkaBroker) as broker:
+    n_kills = 20 if is_long else 4
+    groups = iter(names(2 * n_kills))
+    announced = []
+    with require_services(KafkaBroker) as broker, broker.line as line, ExitStack() as opened:
         observatory = Observatory.on(broker, registry, partitions=3)
         own = {"PROMPT_PUBSUB__TOPIC": receiver.topic, "PUBSUB_EMULATOR_HOST": pubsub.host}
-        with bridge_process(observatory.settings(broker.bootstrap, registry.url, **own)):
-            groups = names(40)
-            for number, group in enumerate(groups):
-                observatory.announce_for_sure(group, "LSSTCam")
-                if number % 10 == 5:
-                    broker.kill()
-                    broker.start()
-            receiver.wait_for(lsstcam(groups))
-    tell("broker killed 4 times, 40 visits", lsstcam(groups), receiver)
+        settings = observatory.settings(line.host, registry.url, **own)
+
+        def announce():
+            announced.append(next(groups))
+            observatory.announce_for_sure(announced[-1], "LSSTCam")
+
+        bridge = opened.enter_context(bridge_process(settings))
+        for number in range(n_kills):
+            moment = (Api.JOIN_GROUP, Api.FETCH, Api.OFFSET_COMMIT, None)[number % 4]
+            announce()
+            if moment is None:
+                receiver.wait_for(lsstcam(announced))
+            else:
+                with line.seeing(moment):
+                    if moment is Api.JOIN_GROUP:
+                        assert bridge.stop() == 0
+                        bridge = opened.enter_context(bridge_process(settings))
+                    announce()
+            broker.kill()
+            # Longer than the bridge's session, every fifth time.
+            threading.Event().wait(11.0 if number % 5 == 4 else 0.0)
+            broker.start()
+        receiver.wait_for(lsstcam(announced), 120.0)
+        assert bridge.stop() == 0
+    tell(f"broker killed {n_kills} times, {len(announced)} visits", lsstcam(announced), receiver)
 
 
 def test_redis_is_killed_again_and_again(require_services, observatory, bridge_settings, tell):
@@ -168,11 +190,10 @@ def test_bridges_come_and_go(observatory, receiver, bridge_settings, tell):
     )
     announcing.start()
     chance = random.Random(11)  # noqa: S311 (a fixed seed)
-    with bridge_process(bridge_settings(PROMPT_BRIDGE__INSTANCE="m")):
+    settings = bridge_settings(PROMPT_BRIDGE__SESSION_S="1")
+    with bridge_process(settings):
         for number in range(12):
-            # Before the other one by its name, or behind it; killed, or stopped.
-            name = f"{'a' if number % 2 else 'z'}{number}"
-            with bridge_process(bridge_settings(PROMPT_BRIDGE__INSTANCE=name)) as other:
+            with bridge_process(settings) as other:
                 threading.Event().wait(chance.uniform(0.2, 1.0))
                 if number % 3:
                     other.stop()

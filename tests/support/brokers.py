@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import redis
+from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from confluent_kafka.admin import (
     AclBinding,
     AclOperation,
@@ -27,6 +28,7 @@ from redis.retry import Retry
 
 from support.certificates import Authority
 from support.jvm import JavaServer, fetch_jars
+from support.kafka_line import KafkaLine
 from support.servers import LOOPBACK, Server, ServerMissingError
 
 OTHER_HOST = "elsewhere.example"
@@ -36,7 +38,7 @@ _KAFKA_SETTINGS = {
     "process.roles": "broker,controller",
     "node.id": "1",
     "listener.security.protocol.map": (
-        "PLAIN:PLAINTEXT,SCRAM:SASL_PLAINTEXT,TLS:SASL_SSL,OTHER:SASL_SSL,CONTROLLER:PLAINTEXT"
+        "PLAIN:PLAINTEXT,SCRAM:SASL_PLAINTEXT,TLS:SASL_SSL,OTHER:SASL_SSL,CONTROLLER:PLAINTEXT,LINE:PLAINTEXT"
     ),
     "inter.broker.listener.name": "PLAIN",
     "controller.listener.names": "CONTROLLER",
@@ -51,6 +53,8 @@ _KAFKA_SETTINGS = {
     "share.coordinator.state.topic.min.isr": "1",
     "share.coordinator.state.topic.num.partitions": "1",
     "group.initial.rebalance.delay.ms": "0",
+    # Tests that kill bridges wait for the end of each one's session.
+    "group.min.session.timeout.ms": "1000",
     # Whatever somebody has a right to, others have none to.
     "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
     "allow.everyone.if.no.acl.found": "true",
@@ -72,7 +76,7 @@ class KafkaBroker(JavaServer):
     kind = "kafka"
     version = "4.4.0"
     oldest_java = 17
-    n_ports = 5
+    n_ports = 7
     user: ClassVar[str] = "tester"
     password: ClassVar[str] = "tester-secret"  # noqa: S105 (it lives as long as the server)
 
@@ -97,6 +101,11 @@ class KafkaBroker(JavaServer):
         return self._addresses["OTHER"]
 
     @property
+    def line(self) -> KafkaLine:
+        """A line to a listener of its own, whose clients come by this line only; it is not open yet."""
+        return KafkaLine(int(self._addresses["LINE"].rpartition(":")[2]), self.ports[-1])
+
+    @property
     def ca_file(self) -> Path:
         """Certificate of the authority that signed the certificates of both."""
         return self._folder / "ca.pem"
@@ -112,6 +121,29 @@ class KafkaBroker(JavaServer):
         topic = NewTopic(name, partitions, 1, config=dict(config or {}))
         admin.create_topics([topic])[name].result(_ADMIN_TIMEOUT)
 
+    def delete_topic(self, name: str) -> None:
+        """Delete a topic with its records."""
+        admin = AdminClient({"bootstrap.servers": self.bootstrap})
+        admin.delete_topics([name])[name].result(_ADMIN_TIMEOUT)
+
+    def erase(self) -> None:
+        """Empty the disk of a broker that does not run."""
+        shutil.rmtree(self._folder / "data")
+        self._format()
+
+    def keys(self, topic: str) -> set[str]:
+        """Return the keys of all records of a topic."""
+        settings = {"bootstrap.servers": self.bootstrap, "group.id": "keys", "enable.partition.eof": True}
+        consumer = Consumer({**settings, "auto.offset.reset": "earliest"})
+        found = set()
+        try:
+            consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING)])
+            while (message := consumer.poll(1.0)) is not None and message.error() is None:
+                found.add((message.key() or b"").decode())
+        finally:
+            consumer.close()
+        return found
+
     def allow(self, resource: ResourceType, name: str, operation: AclOperation, user: str) -> None:
         """Give a user a right; others have none to this topic or group from now on."""
         admin = AdminClient({"bootstrap.servers": self.bootstrap})
@@ -126,8 +158,8 @@ class KafkaBroker(JavaServer):
 
     @property
     def _addresses(self) -> dict[str, str]:
-        names = ("PLAIN", "SCRAM", "TLS", "OTHER", "CONTROLLER")
-        return {name: f"{LOOPBACK}:{port}" for name, port in zip(names, self.ports, strict=True)}
+        names = ("PLAIN", "SCRAM", "TLS", "OTHER", "CONTROLLER", "LINE")
+        return {name: f"{LOOPBACK}:{port}" for name, port in zip(names, self.ports, strict=False)}
 
     def _fetch(self, folder: Path) -> None:
         fetch_jars(folder, f"org.apache.kafka:kafka_2.13:{self.version}", "org.slf4j:slf4j-simple:1.7.36")
@@ -137,10 +169,12 @@ class KafkaBroker(JavaServer):
         self.ca_file.write_bytes(authority.pem)
         self.wrong_ca_file.write_bytes(Authority("Other authority of tests").pem)
         listeners = {name: f"{name}://{address}" for name, address in self._addresses.items()}
+        advertised = {**listeners, "LINE": f"LINE://{LOOPBACK}:{self.ports[-1]}"}
+        del advertised["CONTROLLER"]
         settings = {
             **_KAFKA_SETTINGS,
             "listeners": ",".join(listeners.values()),
-            "advertised.listeners": ",".join(listeners[name] for name in listeners if name != "CONTROLLER"),
+            "advertised.listeners": ",".join(advertised.values()),
             "controller.quorum.voters": f"1@{self._addresses['CONTROLLER']}",
             "log.dirs": str(self._folder / "data"),
         }

@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 import threading
@@ -17,6 +18,8 @@ from support.servers import LOOPBACK, Server, ServerMissingError, answers_http, 
 _GCS_MODULE = "github.com/fsouza/fake-gcs-server"
 GCS_VERSION = "v1.56.1"
 _CHUNK = 1 << 16
+type Way = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+"""One direction of a connection: where bytes come from, and where they go."""
 
 
 class PubSubEmulator(Server):
@@ -107,18 +110,23 @@ class Proxy:
     ----------
     target_host, target_port
         Where connections are passed on to.
+    port
+        Where they are accepted; a free port if 0.
     """
 
-    def __init__(self, target_host: str, target_port: int) -> None:
+    def __init__(self, target_host: str, target_port: int, port: int = 0) -> None:
         self._target = (target_host, target_port)
+        self.port = port
         self._loop = asyncio.new_event_loop()
         self._writers: set[asyncio.StreamWriter] = set()
         self._connections: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
+        self._held: socket.socket | None = None
 
     def __enter__(self) -> Self:
-        self._held = reserve_port()
-        self.port = int(self._held.getsockname()[1])
+        if not self.port:
+            self._held = reserve_port()
+            self.port = int(self._held.getsockname()[1])
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._thread.start()
         self.mend()
@@ -129,7 +137,8 @@ class Proxy:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-        self._held.close()
+        if self._held is not None:
+            self._held.close()
 
     @property
     def host(self) -> str:
@@ -174,13 +183,17 @@ class Proxy:
             # It may have been cut meanwhile.
             if self._server is not None:
                 self._writers |= ends
-                await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
+                await self._exchange((reader, far_writer), (far_reader, writer))
         except OSError:
             pass  # the server at the far end is down
         finally:
             self._writers -= ends
             for end in ends:
                 end.close()
+
+    async def _exchange(self, there: Way, back: Way) -> None:
+        """Pass on what comes on a connection in both directions, until both have ended."""
+        await asyncio.gather(_copy(*there), _copy(*back))
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

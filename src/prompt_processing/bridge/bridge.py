@@ -19,10 +19,8 @@ from prompt_processing.bridge.metrics import BridgeMetrics
 from prompt_processing.bridge.records import Record, RecordSource
 from prompt_processing.bridge.rules import Rules, Skipped
 from prompt_processing.domain.errors import (
-    ConflictError,
     EventError,
     RefusedMessageError,
-    ReplacedError,
     RetriableError,
 )
 from prompt_processing.domain.visit import CancelVisit, DetectorVisit, NextVisit
@@ -104,7 +102,7 @@ class Bridge:
         return time.monotonic() - self._seen < SILENCE
 
     def run(self, stop: threading.Event, on_record: Callable[[Handled], None] = lambda _: None) -> None:
-        """Work until it is stopped, there are no more records, or another bridge has taken its name.
+        """Work until it is stopped, or there are no more records.
 
         Parameters
         ----------
@@ -112,11 +110,6 @@ class Bridge:
             Ends the work when it is set.
         on_record
             Called with what became of each record.
-
-        Raises
-        ------
-        ConflictError
-            If Kafka does not let this bridge go on for another reason.
         """
         try:
             while not (stop.is_set() or self._source.ended):
@@ -127,9 +120,6 @@ class Bridge:
                 self._metrics.working(record.timestamp)
                 on_record(self._finish(record, stop))
                 self._metrics.working(0.0)
-        except ReplacedError as error:
-            # No failure, after which it would be started again and take the name back.
-            _LOG.warning("another bridge of this name works now, and this one ends", error=str(error))
         finally:
             self._source.close()
 
@@ -162,8 +152,6 @@ class Bridge:
                 return attempt()
             except RetriableError as error:
                 _LOG.warning("to be tried again", record=str(record), error=str(error))
-            except ConflictError:
-                raise
             except Exception:  # noqa: BLE001 (logged with its traceback)
                 # A fault of ours: the record waits, and this is loud, but nothing is lost.
                 _LOG.exception("to be tried again", record=str(record))

@@ -49,6 +49,15 @@ class BridgeMetrics:
             buckets=PUBLISH_SECONDS,
             registry=registry,
         )
+        self._replaced = Counter(
+            "bridge_replaced_clients",
+            "Kafka clients that were replaced by a new one",
+            registry=registry,
+        )
+        self._joined = False
+        Gauge(
+            "bridge_joined", "Whether this bridge is a member of its group", registry=registry
+        ).set_function(lambda: self._joined)
         self._connected = False
         Gauge("bridge_connected", "Whether a broker is connected", registry=registry).set_function(
             self.is_connected
@@ -76,8 +85,13 @@ class BridgeMetrics:
         return self._connected
 
     def is_ready(self) -> bool:
-        """Return whether a broker is connected, and gives what it is asked for."""
-        return self._connected and not self.refusals
+        """Return whether a broker is connected, has this bridge in its group, and refuses nothing."""
+        return self._connected and self._joined and not self.refusals
+
+    def replaced(self) -> None:
+        """Note that the Kafka client failed; until the next one reports, this bridge is not ready."""
+        self._replaced.inc()
+        self._connected = self._joined = False
 
     def visit(self, announced: float) -> None:
         """Note when the visit that was sent last came to Kafka [UTC s since 1970]."""
@@ -91,6 +105,7 @@ class BridgeMetrics:
         """Take what the Kafka client tells of itself (librdkafka's STATISTICS.md)."""
         brokers = statistics.get("brokers", {}).values()
         self._connected = any(broker.get("state") == "UP" for broker in brokers)
+        self._joined = statistics.get("cgrp", {}).get("join_state") == "steady"
         partitions = [
             partition
             for topic in statistics.get("topics", {}).values()

@@ -47,6 +47,7 @@ class BridgeSettings(Section):
     """What the bridge reads, what it leaves out, and where it sends the rest."""
 
     header = "The bridge from Kafka: what it reads, what it leaves out, and where it sends the rest"
+    removed = {"instance": "bridges of one group need no names"}  # noqa: RUF012 (see Section)
 
     sink: Literal["pubsub", "redis", "webhook", "kafka", "queue", "stdout"] = Field(
         default="pubsub",
@@ -58,10 +59,10 @@ class BridgeSettings(Section):
         description="Consumer group. In one group one bridge reads each partition, and the others stand by; "
         "each group gets every event. What replays has groups whose names begin with this",
     )
-    instance: TopicName = Field(
-        default="bridge",
-        description="Name of this bridge within its group (static membership): one that takes the name of "
-        "another takes over from it",
+    session_s: Annotated[float, Field(ge=1, le=60)] = Field(
+        default=10.0,
+        description="Time after which the brokers give the partitions of a silent bridge to another one, or "
+        "to its successor [s]; at least their `group.min.session.timeout.ms`, which is 6 s by default",
     )
     visits_topic: TopicName = Field(
         default="lsst.sal.ScriptQueue.logevent_nextVisit", description="Topic of the visits"

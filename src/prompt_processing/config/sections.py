@@ -1,9 +1,11 @@
 """The sections of the settings: one class each."""
 
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
 from prompt_processing.config.secrets import SECRET_PREFIX, reveal
 from prompt_processing.domain.errors import ConfigError
@@ -24,6 +26,16 @@ class Section(BaseModel):
 
     header: ClassVar[str]
     """What the section is about, for the reference page and the settings file."""
+    removed: ClassVar[Mapping[str, str]] = {}
+    """Settings that are ignored with a warning for one release, each with the reason."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_removed(cls, values: Any) -> Any:
+        for name in cls.removed.keys() & values:
+            warnings.warn(f"setting {name} is ignored: {cls.removed[name]}", FutureWarning, stacklevel=2)
+            values = {key: value for key, value in values.items() if key != name}
+        return values
 
 
 class RepositorySettings(Section):

@@ -31,7 +31,6 @@ PromptError
     ├── RepositoryError       a repository is not as it should be          bad-repository
     ├── ConfigError           a setting is wrong                           bad-config
     ├── ConflictError         something else stands under the same id      conflict
-    │   └── ReplacedError     another process has taken this one's name    replaced
     ├── GivenUpError          no attempt brings the visit to an end        given-up
     ├── OperationError        what an operator asks for cannot be done     not-possible
     └── InternalError         a fault of this system                       internal
@@ -225,12 +224,6 @@ class ConflictError(PermanentError):
     """Another thing already stands under the same identifier."""
 
     code = "conflict"
-
-
-class ReplacedError(ConflictError):
-    """Another process has taken the name of this one, and works in its place."""
-
-    code = "replaced"
 
 
 class GivenUpError(PermanentError):
