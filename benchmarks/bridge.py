@@ -1,6 +1,6 @@
 """The bridge on a real broker, registry and the Pub/Sub emulator: latency, backlog, memory.
 
-make bench-bridge, or: python benchmarks/bridge.py [latency] [backlog] [publish]
+make bench-bridge, or: python benchmarks/bridge.py [latency] [backlog] [publish] [restart]
 """
 
 import json
@@ -16,13 +16,16 @@ import psutil
 from google.cloud.pubsub_v1 import PublisherClient
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from prompt_processing.bridge_factory import BridgeFactory
 from prompt_processing.domain.visit import fan_out
 from prompt_processing.messaging.attributes import attributes
 from prompt_processing.messaging.pubsub import PubSubPublisher
+from prompt_processing.signals import stop_on_signals
 from support.bridge_world import Observatory, PubSubReceiver, bridge_service, event, keys
 from support.brokers import KafkaBroker, SchemaRegistry
 from support.cloud import Service
 from support.emulators import PubSubEmulator
+from support.fork import CONTEXT
 
 LATENCY_VISITS = 100
 BACKLOG_VISITS = 1000
@@ -118,12 +121,70 @@ def publish(world: World) -> None:
     )
 
 
+class Bridge:
+    """A bridge in a process of its own, with or without a name in its group (static membership)."""
+
+    def __init__(self, settings: Mapping[str, str], name: str | None) -> None:
+        self.process = CONTEXT.Process(target=_run, args=(dict(settings), name), daemon=True)
+        self.process.start()
+
+
+def _run(settings: dict[str, str], name: str | None) -> None:
+    os.environ.update(settings)
+    stop = stop_on_signals()
+    factory = BridgeFactory(Path("/nonexistent"))
+    if name:
+        factory._client["group.instance.id"] = name  # noqa: SLF001 (no setting gives one)
+    factory.bridge(factory.group_source()).run(stop)
+
+
+def restart(world: World) -> None:
+    """Measure what a successor costs: from the announcement of a visit, when the first bridge is ended."""
+    for way in ("rolling", "stop, then start", "kill, then start"):
+        for kind in ("dynamic", "static"):
+            seconds = []
+            for number in range(ROUNDS):
+                with world.topics() as (observatory, receiver, settings):
+                    seconds.append(_succeed(observatory, receiver, settings, way, kind, number))
+            middle, most = np.median(seconds), max(seconds)
+            print(f"restart: {way}, {kind} members: median {middle:.1f} s, most {most:.1f} s", flush=True)
+
+
+def _succeed(
+    observatory: Observatory,
+    receiver: PubSubReceiver,
+    settings: Mapping[str, str],
+    way: str,
+    kind: str,
+    number: int,
+) -> float:
+    # Static members that run side by side need names of their own.
+    names = [None, None] if kind == "dynamic" else ["b", "a"] if way == "rolling" else ["a", "a"]
+    first = Bridge(settings, names[0])
+    observatory.announce("before", "LSSTCam")
+    receiver.wait_for(keys("before", instrument="LSSTCam"))
+    if way == "rolling":
+        second = Bridge(settings, names[1])
+        time.sleep(5.0 + number / ROUNDS)  # it is in the group, at any moment of its heartbeat
+    began = time.monotonic()
+    observatory.announce("after", "LSSTCam")
+    (first.process.kill if way.startswith("kill") else first.process.terminate)()
+    first.process.join()
+    if way != "rolling":
+        second = Bridge(settings, names[1])
+    observatory.announce("last", "LSSTCam")
+    receiver.wait_for(keys("after", "last", instrument="LSSTCam"))
+    taken = time.monotonic() - began
+    second.process.kill()
+    return taken
+
+
 def sent(service: Service) -> list[dict[str, object]]:
     lines = (json.loads(line) for line in service.log().splitlines() if line.startswith("{"))
     return [line for line in lines if line["message"] == "event sent"]
 
 
-BENCHMARKS = {"latency": latency, "backlog": backlog, "publish": publish}
+BENCHMARKS = {"latency": latency, "backlog": backlog, "publish": publish, "restart": restart}
 
 if __name__ == "__main__":
     with ExitStack() as opened:
