@@ -16,6 +16,7 @@ import psutil
 from google.cloud.pubsub_v1 import PublisherClient
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from prompt_processing import logs
 from prompt_processing.bridge_factory import BridgeFactory
 from prompt_processing.domain.visit import fan_out
 from prompt_processing.messaging.attributes import attributes
@@ -131,6 +132,7 @@ class Bridge:
 
 def _run(settings: dict[str, str], name: str | None) -> None:
     os.environ.update(settings)
+    logs.configure(("prompt_processing=ERROR",))
     stop = stop_on_signals()
     factory = BridgeFactory(Path("/nonexistent"))
     if name:

@@ -100,6 +100,15 @@ def test_a_wrong_variable_is_refused_by_its_name(tmp_path, monkeypatch, name, va
         assert part in str(caught.value)
 
 
+def test_a_setting_that_was_removed_is_ignored_with_a_warning(tmp_path, monkeypatch):
+    (tmp_path / "prompt.yaml").write_text("bridge: {instance: a, group: mine}\n")
+    with pytest.warns(FutureWarning, match="instance"):
+        assert Settings.load(tmp_path).bridge.group == "mine"
+    monkeypatch.setenv("PROMPT_BRIDGE__INSTANCE", "b")
+    with pytest.warns(FutureWarning, match="instance"):
+        Settings.load(tmp_path / "elsewhere")
+
+
 def test_a_file_that_is_not_text_is_refused(tmp_path):
     (tmp_path / "prompt.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match=r"prompt\.yaml"):

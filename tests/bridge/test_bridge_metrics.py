@@ -34,14 +34,30 @@ def test_the_age_of_the_last_visit_begins_with_the_bridge(metrics, clock):
     assert value(metrics, "bridge_last_visit_age_seconds") == 10.0
 
 
-def test_a_bridge_is_ready_when_a_broker_is_connected_and_refuses_nothing(metrics):
+MEMBER = {"brokers": {"b": {"state": "UP"}}, "cgrp": {"join_state": "steady"}}
+
+
+def test_a_bridge_is_ready_when_it_is_in_its_group_and_nothing_is_refused(metrics):
     assert not metrics.is_ready()
-    metrics.on_statistics({"brokers": {"b": {"state": "UP"}}})
+    metrics.on_statistics({**MEMBER, "cgrp": {"join_state": "wait-join"}})
+    assert not metrics.is_ready()
+    assert value(metrics, "bridge_joined") == 0
+    metrics.on_statistics(MEMBER)
     assert metrics.is_ready()
+    assert value(metrics, "bridge_joined") == 1
     metrics.refusals["visits"] = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)
     assert not metrics.is_ready()
     assert value(metrics, "bridge_refusals") == 1
     assert value(metrics, "bridge_connected") == 1
     del metrics.refusals["visits"]
-    metrics.on_statistics({"brokers": {"b": {"state": "DOWN"}}})
+    metrics.on_statistics({**MEMBER, "brokers": {"b": {"state": "DOWN"}}})
     assert not metrics.is_ready()
+
+
+def test_a_bridge_is_not_ready_between_two_clients(metrics):
+    metrics.on_statistics(MEMBER)
+    metrics.replaced()
+    assert not metrics.is_ready()
+    assert value(metrics, "bridge_replaced_clients_total") == 1
+    metrics.on_statistics(MEMBER)
+    assert metrics.is_ready()

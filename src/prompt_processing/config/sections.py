@@ -32,10 +32,11 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _drop_removed(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values  # refused with a better text than ours
         for name in cls.removed.keys() & values:
             warnings.warn(f"setting {name} is ignored: {cls.removed[name]}", FutureWarning, stacklevel=2)
-            values = {key: value for key, value in values.items() if key != name}
-        return values
+        return {name: value for name, value in values.items() if name not in cls.removed}
 
 
 class RepositorySettings(Section):
