@@ -15,14 +15,14 @@ import numpy as np
 import psutil
 from google.cloud.pubsub_v1 import PublisherClient
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.extend(str(Path(__file__).parents[1] / folder) for folder in ("tests", "tools"))
+from local_cloud.bridge_world import Observatory, PubSubReceiver, bridge_service, event, keys
+from local_cloud.brokers import KafkaBroker, SchemaRegistry
+from local_cloud.cloud import Service
+from local_cloud.emulators import PubSubEmulator
 from prompt_processing.domain.visit import fan_out
 from prompt_processing.messaging.attributes import attributes
 from prompt_processing.messaging.pubsub import PubSubPublisher
-from support.bridge_world import Observatory, PubSubReceiver, bridge_service, event, keys
-from support.brokers import KafkaBroker, SchemaRegistry
-from support.cloud import Service
-from support.emulators import PubSubEmulator
 
 LATENCY_VISITS = 100
 BACKLOG_VISITS = 1000

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from lsst.daf.butler import Butler
 
-from prompt_processing import objects
 from prompt_processing.apdb.memory import MemoryApdb
+from prompt_processing.arrivals.note import note_arrival
 from prompt_processing.arrivals.pointers import Arrivals
 from prompt_processing.config import Settings
 from prompt_processing.delivery.archive import AlertArchive
@@ -23,17 +23,17 @@ from prompt_processing.delivery.decisions import DecisionStore
 from prompt_processing.delivery.memory import MemoryMetrics
 from prompt_processing.delivery.products import ButlerProducts
 from prompt_processing.domain.outcome import Delivery, Stopwatch
-from prompt_processing.factory import open_overrides, open_selection
+from prompt_processing.factory.opening import open_overrides, open_selection
 from prompt_processing.instruments.butler import make_butler
 from prompt_processing.instruments.fan_out import detector_visits
 from prompt_processing.ledger.memory import MemoryLedger
 from prompt_processing.messaging.memory import MemoryHints, MemoryQueue
+from prompt_processing.night.camera import SkippingClock
+from prompt_processing.night.player import read_events
 from prompt_processing.preload.preloader import Preloader
 from prompt_processing.repository.central import open_central
-from prompt_processing.worker.arrival import note_arrival
-from prompt_processing.worker.camera import SkippingClock
+from prompt_processing.storage import objects
 from prompt_processing.worker.pixels import ButlerPixels
-from prompt_processing.worker.player import read_events
 from prompt_processing.worker.process import Process, Stores
 from prompt_processing.worker.wait import ImageWaiter
 

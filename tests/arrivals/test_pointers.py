@@ -8,11 +8,11 @@ import pytest
 from astropy.io import fits
 from astropy.time import Time
 
-from prompt_processing import objects
 from prompt_processing.arrivals.pointers import Arrivals
 from prompt_processing.domain.clock import WallClock
 from prompt_processing.domain.errors import HeaderError, RawError
 from prompt_processing.domain.visit import DetectorVisitKey
+from prompt_processing.storage import objects
 
 OBS_ID = "AT_O_20260315_000007"
 KEY = f"LATISS/20260315/{OBS_ID}/{OBS_ID}_R00_S00.fits"

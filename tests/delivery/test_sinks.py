@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from prompt_processing import objects
 from prompt_processing.delivery.archive import AlertArchive, alert_key
+from prompt_processing.delivery.decision import Decision
 from prompt_processing.delivery.decisions import DecisionStore
 from prompt_processing.delivery.memory import MemoryAlerts, MemoryDecisions, MemoryMetrics
 from prompt_processing.delivery.metrics import (
@@ -21,9 +21,10 @@ from prompt_processing.delivery.metrics import (
     verify_job,
 )
 from prompt_processing.delivery.packets import AlertSchema
-from prompt_processing.domain.decision import Decision, DecisionInfo
+from prompt_processing.domain.decision import DecisionInfo
 from prompt_processing.domain.errors import ConflictError, RepositoryError, StoreError
 from prompt_processing.domain.visit import DetectorVisitKey
+from prompt_processing.storage import objects
 
 PACKET = b"\0" + (1101).to_bytes(4, "big") + b"avro"
 ID = 214748364800000123

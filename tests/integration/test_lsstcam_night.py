@@ -13,7 +13,7 @@ from prompt_processing.cli.app import main
 from prompt_processing.domain.outcome import Status
 from prompt_processing.instruments.lsstcam import LsstCam
 from prompt_processing.simulation.night import simulate_night
-from prompt_processing.web.collect import collect
+from prompt_processing.views.collect import collect
 from support.equal import assert_pipetask_agrees
 from support.nights import copy_repository, play, prepare
 

@@ -7,8 +7,11 @@ from contextlib import contextmanager
 import pytest
 from astropy.io import fits
 
-from prompt_processing import objects
+from local_cloud.envelopes import metadata
+from local_cloud.tokens import TokenIssuer
+from local_cloud.visits import EVENT, detector_visit
 from prompt_processing.arrivals.events import ObjectEvent
+from prompt_processing.arrivals.note import note_arrival
 from prompt_processing.arrivals.pointers import Arrivals
 from prompt_processing.domain.clock import WallClock
 from prompt_processing.domain.errors import StoreError
@@ -18,11 +21,8 @@ from prompt_processing.ledger.memory import MemoryLedger
 from prompt_processing.messaging.memory import MemoryQueue
 from prompt_processing.serving.arrivals import ArrivalsService
 from prompt_processing.serving.envelope import S3
-from prompt_processing.worker.arrival import note_arrival
+from prompt_processing.storage import objects
 from support.border import SUBSCRIPTION, Served, message, service_log, wrapped
-from support.envelopes import metadata
-from support.tokens import TokenIssuer
-from support.visits import EVENT, detector_visit
 
 OBS_ID = "AT_O_20260314_000001"
 KEY = f"LATISS/20260314/{OBS_ID}/{OBS_ID}_R00_S00.fits"

@@ -12,8 +12,9 @@ from typing import Any
 
 from astropy.io import fits
 
-from prompt_processing import objects
+from local_cloud.visits import EVENT
 from prompt_processing.apdb.memory import MemoryApdb
+from prompt_processing.arrivals.note import note_arrival
 from prompt_processing.arrivals.pointers import Arrivals
 from prompt_processing.config import WorkerSettings
 from prompt_processing.delivery.memory import MemoryAlerts, MemoryDecisions, MemoryMetrics
@@ -22,13 +23,12 @@ from prompt_processing.domain.outcome import Disposition
 from prompt_processing.domain.visit import CancelVisit, DetectorVisit
 from prompt_processing.ledger.memory import MemoryLedger
 from prompt_processing.messaging.memory import MemoryQueue
-from prompt_processing.worker.arrival import note_arrival
+from prompt_processing.storage import objects
 from prompt_processing.worker.process import Process, Stores
 from prompt_processing.worker.wait import ImageWaiter
 from prompt_processing.worker.worker import Worker
 from support.points import Crash, Faults, Guard, Guarded, OneByOne, Skewed, TestClock, Watched
 from support.two_sources import EXPOSURE, MemoryProducts, TestPixels
-from support.visits import EVENT
 
 HIDDEN = 60.0
 """How long a message is hidden while somebody works on it [s]."""

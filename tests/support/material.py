@@ -5,12 +5,12 @@ import shutil
 import pytest
 from lsst.daf.butler import Butler
 
-from prompt_processing import objects
 from prompt_processing.apdb.memory import MemoryApdb
-from prompt_processing.execution.override import Overrides
-from prompt_processing.execution.rules import Rule
-from prompt_processing.execution.selection import Selection
 from prompt_processing.preload.preloader import Preloader
+from prompt_processing.selection.override import Overrides
+from prompt_processing.selection.rules import Rule
+from prompt_processing.selection.selection import Selection
+from prompt_processing.storage import objects
 from support.central import PIPELINE, make_central, write_raws
 
 ISR = """

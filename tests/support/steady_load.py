@@ -13,17 +13,17 @@ import psutil
 import sqlalchemy as sa
 from lsst.resources import ResourcePath
 
-from prompt_processing import database, objects
+from local_cloud.cloud import Cloud
+from local_cloud.load import LSSTCAM, N_DETECTORS, announced_now, image_waiter, put_image, raw_key
 from prompt_processing.apdb.memory import MemoryApdb
 from prompt_processing.cli.logs import configure
 from prompt_processing.delivery.memory import MemoryAlerts, MemoryMetrics
 from prompt_processing.domain.clock import Clock, WallClock
 from prompt_processing.domain.visit import DetectorVisit
-from prompt_processing.factory import Factory
+from prompt_processing.factory.worker import Factory
 from prompt_processing.messaging.port import HintSource
+from prompt_processing.storage import database, objects
 from prompt_processing.worker.process import Process, Stores
-from support.cloud import Cloud
-from support.load import LSSTCAM, N_DETECTORS, announced_now, image_waiter, put_image, raw_key
 from support.points import Faults
 from support.two_sources import MemoryProducts, TestPixels
 

@@ -4,7 +4,6 @@ import pytest
 from astropy.io import fits
 from lsst.daf.butler import Butler
 
-from prompt_processing import objects
 from prompt_processing.apdb.memory import MemoryApdb
 from prompt_processing.config import WorkerSettings
 from prompt_processing.delivery.products import ButlerProducts
@@ -12,12 +11,13 @@ from prompt_processing.domain.clock import WallClock
 from prompt_processing.domain.errors import MissingInputError, PlanMismatchError
 from prompt_processing.domain.ids import visit_id_from_group
 from prompt_processing.domain.outcome import Stopwatch
-from prompt_processing.execution.override import Override, Overrides
-from prompt_processing.execution.rules import Canary, Rule
-from prompt_processing.execution.selection import Selection
 from prompt_processing.instruments.ingest import define_visit, ingest_raw
 from prompt_processing.instruments.skymap import SKYMAP
 from prompt_processing.preload.preloader import Preloader
+from prompt_processing.selection.override import Override, Overrides
+from prompt_processing.selection.rules import Canary, Rule
+from prompt_processing.selection.selection import Selection
+from prompt_processing.storage import objects
 from prompt_processing.worker.pixels import ButlerPixels
 from support.central import SHAPE, message
 from support.material import central, folder, material, new_preloader  # noqa: F401 (fixtures)

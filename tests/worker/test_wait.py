@@ -6,12 +6,12 @@ import pytest
 from astropy.io import fits
 from astropy.time import Time
 
-from prompt_processing import objects
+from local_cloud.visits import EVENT, detector_visit
 from prompt_processing.arrivals.pointers import Arrivals
 from prompt_processing.config import WorkerSettings
 from prompt_processing.ledger.memory import MemoryLedger
+from prompt_processing.storage import objects
 from prompt_processing.worker.wait import AFTER_HINT, Images, ImageWaiter
-from support.visits import EVENT, detector_visit
 
 DETECTORS = {93: "R22_S10", 94: "R22_S11", 95: "R22_S12"}
 

@@ -9,7 +9,6 @@ from astropy.io import fits
 from astropy.utils.exceptions import AstropyWarning
 from lsst.resources import ResourcePath
 
-from prompt_processing import objects
 from prompt_processing.domain.clock import Clock
 from prompt_processing.domain.errors import HeaderError, RawError, StoreError
 from prompt_processing.domain.ids import exposure_id, parse_obs_id
@@ -24,6 +23,7 @@ from prompt_processing.domain.raws import (
 )
 from prompt_processing.domain.visit import DetectorVisitKey
 from prompt_processing.instruments.cameras import CAMERAS
+from prompt_processing.storage import objects
 
 HEADER_BYTES: Final = 256 * 1024
 """How much of a raw is read for its primary header; those of the cameras have some 30 kB."""

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from prompt_processing import database, objects
 from prompt_processing.apdb.sql import SqlApdb
 from prompt_processing.audit.central import pipeline_products, products
 from prompt_processing.audit.evidence import TABLES, Claimed, Decided, Evidence, fingerprint
@@ -27,13 +26,14 @@ from prompt_processing.domain.ids import (
 )
 from prompt_processing.domain.raws import unescape_group
 from prompt_processing.domain.visit import DetectorVisit, DetectorVisitKey, parse_event
-from prompt_processing.execution.rules import observing_day
-from prompt_processing.factory import open_overrides, open_selection
+from prompt_processing.factory.opening import open_overrides, open_selection
 from prompt_processing.instruments.detector_map import DetectorMap
 from prompt_processing.instruments.fan_out import Active, detector_visits
 from prompt_processing.instruments.ingest import day_timespan
 from prompt_processing.ledger.sql import SqlLedger
 from prompt_processing.repository.central import open_central
+from prompt_processing.selection.rules import observing_day
+from prompt_processing.storage import database, objects
 
 EVENTS: Final = "events.jsonl"
 """File of the events in the folder of a night."""

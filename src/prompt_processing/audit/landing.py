@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from prompt_processing import objects
 from prompt_processing.arrivals.pointers import Arrivals, detector_number
 from prompt_processing.config import RepositorySettings
 from prompt_processing.domain.clock import WallClock
@@ -11,6 +10,7 @@ from prompt_processing.domain.raws import RawKey, parse_raw_key
 from prompt_processing.domain.visit import DetectorVisitKey
 from prompt_processing.instruments.fan_out import Active, active_detectors
 from prompt_processing.ledger.port import ArrivalRecord
+from prompt_processing.storage import objects
 
 
 def raws(

@@ -5,10 +5,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from prompt_processing import objects
 from prompt_processing.audit.evidence import MetricsRecord
 from prompt_processing.config import RepositorySettings
 from prompt_processing.domain.visit import DetectorVisitKey
+from prompt_processing.storage import objects
 
 N_ALERTS: Final = "alerts.n_alerts"
 """Metric that tells the number of alerts."""

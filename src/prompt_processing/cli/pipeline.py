@@ -12,8 +12,8 @@ from prompt_processing.cli.options import repo_argument
 from prompt_processing.domain.errors import ConfigError, OperationError
 
 if TYPE_CHECKING:
-    from prompt_processing.execution.override import Override
-    from prompt_processing.execution.rules import Rule
+    from prompt_processing.selection.override import Override
+    from prompt_processing.selection.rules import Rule
 
 
 @click.group()
@@ -32,7 +32,7 @@ def pipeline_check(repo: Path) -> None:
 
     from prompt_processing.config import Settings
     from prompt_processing.execution.graphs import load_graph
-    from prompt_processing.factory import open_selection
+    from prompt_processing.factory.opening import open_selection
     from prompt_processing.repository.central import require_repository
 
     require_repository(repo)
@@ -79,7 +79,7 @@ def pipeline_explain(repo: Path, event: TextIO, detector: int | None) -> None:
     """
     from prompt_processing.config import Settings
     from prompt_processing.domain.visit import parse_event
-    from prompt_processing.factory import open_overrides, open_selection
+    from prompt_processing.factory.opening import open_overrides, open_selection
     from prompt_processing.instruments.cameras import get_instrument
     from prompt_processing.instruments.detector_map import DetectorMap
     from prompt_processing.instruments.fan_out import detector_visits
@@ -133,9 +133,9 @@ def override_set(
 
     from prompt_processing.config import Settings
     from prompt_processing.execution.graphs import load_graph
-    from prompt_processing.execution.override import Override
-    from prompt_processing.factory import open_overrides
+    from prompt_processing.factory.opening import open_overrides
     from prompt_processing.instruments.cameras import get_instrument
+    from prompt_processing.selection.override import Override
 
     if skip == bool(pipelines):
         raise click.UsageError("give pipelines, or --skip")
@@ -168,8 +168,8 @@ def override_set(
 @click.option("--why", required=True, help="Reason, for those who find it later.")
 def override_clear(repo: Path, why: str) -> None:
     """Let the rules decide again."""
-    from prompt_processing.execution.override import Override
-    from prompt_processing.factory import open_overrides
+    from prompt_processing.factory.opening import open_overrides
+    from prompt_processing.selection.override import Override
 
     overrides = open_overrides(repo)
     try:
@@ -188,7 +188,7 @@ def override_clear(repo: Path, why: str) -> None:
 @click.option("--all", "show_all", is_flag=True, help="Show all changes there ever were, oldest first.")
 def override_show(repo: Path, *, show_all: bool) -> None:
     """Show what holds now."""
-    from prompt_processing.factory import open_overrides
+    from prompt_processing.factory.opening import open_overrides
 
     overrides = open_overrides(repo)
     current = overrides.current()

@@ -12,10 +12,10 @@ from typing import Final
 
 from lsst.resources import ResourcePath
 
-from prompt_processing import objects
 from prompt_processing.delivery.packets import AlertSchema, schema_id_of
 from prompt_processing.delivery.port import Packet
 from prompt_processing.domain.errors import ConflictError, RepositoryError
+from prompt_processing.storage import objects
 
 _ALERTS: Final = "v2/alerts"
 _ENDING: Final = ".avro.gz"

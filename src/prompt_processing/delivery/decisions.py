@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 from lsst.resources import ResourcePath
 
-from prompt_processing import objects
-from prompt_processing.domain.decision import Decision, decision_path
+from prompt_processing.delivery.decision import Decision
+from prompt_processing.domain.decision import decision_path
 from prompt_processing.domain.errors import StoreError
 from prompt_processing.domain.visit import DetectorVisitKey
+from prompt_processing.storage import objects
 
 
 class DecisionStore:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from lsst.resources import ResourcePath
 
-from prompt_processing import objects
+from prompt_processing.storage import objects
 
 NAMESPACE: Final = "lsst.prompt"
 """Namespace of the topics in Sasquatch."""

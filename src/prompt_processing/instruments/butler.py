@@ -4,8 +4,8 @@ from lsst.daf.butler import Butler, CollectionType
 
 from prompt_processing.domain import collections
 from prompt_processing.instruments.cameras import CAMERAS
+from prompt_processing.instruments.dataset_types import butler_config, register_dataset_types
 from prompt_processing.instruments.skymap import SKYMAP, register_skymap
-from prompt_processing.instruments.storage import butler_config, register_dataset_types
 
 
 def make_butler(root: str, registry: str | None = None) -> None:

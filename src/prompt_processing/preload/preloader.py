@@ -28,15 +28,15 @@ from prompt_processing.domain.errors import (
 from prompt_processing.domain.visit import DetectorVisit
 from prompt_processing.execution.data_ids import DataIds
 from prompt_processing.execution.graphs import VisitGraph, load_graph
-from prompt_processing.execution.override import Overrides
-from prompt_processing.execution.rules import observing_day
 from prompt_processing.execution.run import VisitRun
-from prompt_processing.execution.selection import Choice, Selection
 from prompt_processing.instruments.cameras import get_instrument
 from prompt_processing.instruments.skymap import SKYMAP
 from prompt_processing.preload.cache import DatasetCache
 from prompt_processing.preload.footprint import field_region
 from prompt_processing.preload.inputs import Situation, find_inputs
+from prompt_processing.selection.override import Overrides
+from prompt_processing.selection.rules import observing_day
+from prompt_processing.selection.selection import Choice, Selection
 
 _LOG: Final = structlog.get_logger(__name__)
 

@@ -5,12 +5,12 @@ from pathlib import Path
 from lsst.daf.butler import Butler
 from sqlalchemy import text
 
-from prompt_processing import database, objects
 from prompt_processing.apdb import sql as apdb
 from prompt_processing.config import Settings, write_default
 from prompt_processing.domain.errors import ConfigError, RepositoryError
 from prompt_processing.instruments.butler import make_butler, prepare_butler
 from prompt_processing.ledger.sql import SqlLedger
+from prompt_processing.storage import database, objects
 
 
 def create_repository(repo: Path) -> None:

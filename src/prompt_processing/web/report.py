@@ -1,4 +1,4 @@
-"""The page about a night: rendering of what `prompt_processing.web.collect` found."""
+"""The page about a night: rendering of what `prompt_processing.views.collect` found."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -11,9 +11,9 @@ from typing import Final
 import jinja2
 import numpy as np
 
-from prompt_processing.web.alerts import AlertSummary
-from prompt_processing.web.collect import NightReport, VisitSummary
-from prompt_processing.web.data import plain
+from prompt_processing.views.alerts import AlertSummary
+from prompt_processing.views.collect import NightReport, VisitSummary
+from prompt_processing.views.data import plain
 from prompt_processing.web.figures import (
     completeness_curve,
     data_uri,

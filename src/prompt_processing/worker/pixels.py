@@ -10,24 +10,24 @@ from astropy.time import Time
 from lsst.daf.butler import DimensionRecord
 from lsst.resources import ResourcePath
 
-from prompt_processing import objects
 from prompt_processing.config import WorkerSettings
+from prompt_processing.delivery.decision import Decision
 from prompt_processing.delivery.metrics import VisitMetrics
 from prompt_processing.delivery.port import Products, RawFile
 from prompt_processing.domain import collections
-from prompt_processing.domain.decision import Decision
 from prompt_processing.domain.outcome import Outcome, Stopwatch
 from prompt_processing.domain.raws import parse_raw_key
 from prompt_processing.domain.visit import DetectorVisit
 from prompt_processing.execution.data_ids import DataIds
 from prompt_processing.execution.graphs import VisitGraph
 from prompt_processing.execution.run import Outputs
-from prompt_processing.execution.selection import Choice
+from prompt_processing.instruments.dataset_types import make_dataset_type
 from prompt_processing.instruments.info import info_from_observation
 from prompt_processing.instruments.ingest import exposure_records, read_observation, visit_records
 from prompt_processing.instruments.raw import read_raw
-from prompt_processing.instruments.storage import make_dataset_type
 from prompt_processing.preload.preloader import CANARY, Preloaded, Preloader
+from prompt_processing.selection.selection import Choice
+from prompt_processing.storage import objects
 from prompt_processing.worker.decide import decide
 from prompt_processing.worker.metrics import visit_metrics
 from prompt_processing.worker.plan import check_plan
