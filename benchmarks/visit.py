@@ -28,8 +28,8 @@ from prompt_processing.instruments.butler import make_butler
 from prompt_processing.instruments.fan_out import detector_visits
 from prompt_processing.ledger.memory import MemoryLedger
 from prompt_processing.messaging.memory import MemoryHints, MemoryQueue
-from prompt_processing.night.camera import SkippingClock
-from prompt_processing.night.player import read_events
+from prompt_processing.night.clock import SkippingClock
+from prompt_processing.night.folder import read_events
 from prompt_processing.preload.preloader import Preloader
 from prompt_processing.repository.central import open_central
 from prompt_processing.storage import objects

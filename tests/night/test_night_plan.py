@@ -11,7 +11,7 @@ from local_cloud.visits import EVENT
 from prompt_processing.domain.raws import RawKey
 from prompt_processing.domain.visit import NextVisit
 from prompt_processing.night.plan import Fault, Lose, Publish, PutImage, PutSidecar, Timing, plan
-from prompt_processing.night.visits import Frame, Visit
+from prompt_processing.night.visits import ReadOut, Visit
 
 OPENS = 1.77e9
 """When the shutter opens [UTC s since 1970]."""
@@ -31,7 +31,7 @@ def visit(number=0, *, announced=25.0, opens=OPENS, detectors=("S00", "S01", "S0
         instrument="LSSTCam",
         group=event.groupId,
         events=(event,),
-        frames=tuple(Frame(raw, opens + 32.0) for raw in raws),
+        read_outs=tuple(ReadOut(raw, opens + 32.0) for raw in raws),
         opens=opens,
         closes=opens + 30.0,
     )
@@ -175,7 +175,7 @@ def test_whatever_goes_wrong_events_have_their_lead_and_sidecars_come_first(
         ahead = order.index(PutSidecar(*_sidecar_of(image, order))) < order.index(image)
         assert ahead != (Fault.OUT_OF_ORDER in image.faults)
     fate = Counter(str(action.raw) for action in actions if isinstance(action, Lose | PutSidecar))
-    assert fate == {str(frame.raw): 1 for visit in visits for frame in visit.frames}
+    assert fate == {str(each.raw): 1 for visit in visits for each in visit.read_outs}
 
 
 def _sidecar_of(image, order):

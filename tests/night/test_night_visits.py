@@ -8,7 +8,8 @@ import pytest
 from prompt_processing.domain.clock import WallClock, utc_seconds
 from prompt_processing.domain.errors import RepositoryError
 from prompt_processing.domain.visit import parse_event
-from prompt_processing.night.folder import clock_for, read_night
+from prompt_processing.night.clock import clock_for
+from prompt_processing.night.folder import read_night
 from prompt_processing.night.plan import Timing, plan
 from prompt_processing.night.visits import gather_visits, lsstcam_cadence, regular_cadence, respace
 
@@ -26,7 +27,7 @@ def test_times_come_from_the_headers(make_night):
     assert [visit.opens - OPENS for visit in visits] == pytest.approx([0.0, 30.0, 60.0], abs=1e-5)
     # Predicted is the close for 1.6 s after the opening, the header says 1 s.
     assert [visit.closes - visit.opens for visit in visits] == pytest.approx([1.6] * 3)
-    assert [visit.frames[0].at - visit.opens for visit in visits] == pytest.approx([3.0] * 3)
+    assert [visit.read_outs[0].at - visit.opens for visit in visits] == pytest.approx([3.0] * 3)
 
 
 def test_without_a_readable_raw_times_come_from_the_event(make_night):
@@ -35,9 +36,9 @@ def test_without_a_readable_raw_times_come_from_the_event(make_night):
     night.raws[1].unlink()
     damaged, absent = read_night(night.folder, silent)
     assert (damaged.opens - OPENS, absent.opens - OPENS) == pytest.approx((-0.4, 29.6))
-    assert [str(frame.raw) for frame in damaged.frames] == night.keys[:1]
-    assert damaged.frames[0].at - OPENS == pytest.approx(1.6 + 2.0)
-    assert absent.frames == ()
+    assert [str(each.raw) for each in damaged.read_outs] == night.keys[:1]
+    assert damaged.read_outs[0].at - OPENS == pytest.approx(1.6 + 2.0)
+    assert absent.read_outs == ()
 
 
 def test_a_raw_without_an_event_is_a_visit_of_its_own(make_night):
@@ -66,7 +67,7 @@ def test_a_cadence_moves_events_and_raws_alike(make_night):
     after = respace(before, regular_cadence(10.0))
     assert [visit.opens - OPENS for visit in after] == pytest.approx([0.0, 10.0, 20.0], abs=1e-5)
     for old, new, shift in zip(before, after, [0.0, -20.0, -40.0], strict=True):
-        assert new.frames[0].at - old.frames[0].at == pytest.approx(shift)
+        assert new.read_outs[0].at - old.read_outs[0].at == pytest.approx(shift)
         assert new.closes - old.closes == pytest.approx(shift)
         (event,), (moved,) = old.events, new.events
         for name in ("startTime", "private_sndStamp", "private_efdStamp"):

@@ -10,7 +10,7 @@ from prompt_processing.domain.visit import parse_message
 from prompt_processing.night.folder import read_night
 from prompt_processing.night.landing import Landing
 from prompt_processing.night.plan import Fault, Timing, plan
-from prompt_processing.night.play import LONGEST_WAIT, NightCamera, Report
+from prompt_processing.night.play import LONGEST_WAIT, NightPlayer, RealTime, Report
 from prompt_processing.storage import objects
 from support.nights import contents
 
@@ -82,18 +82,17 @@ class Stage:
             seed=0,
             on_error=self.errors.append,
         )
-        player = NightCamera(
+        player = NightPlayer(
             folder=self.night.folder / "raw",
             landing=self.recorder.landing,
             announce=self.recorder.announce,
-            clock=self.clock,
+            pace=RealTime(self.clock, self.clock.wait),
             report=Report(
                 progress=lambda *step: self.progress.append(step),
                 fault=self.faults.append,
                 error=self.errors.append,
             ),
             threads=3,
-            wait=self.clock.wait,
         )
         return player.play(actions)
 

@@ -18,7 +18,7 @@ from prompt_processing.factory.opening import open_overrides
 from prompt_processing.instruments.fan_out import detector_visits
 from prompt_processing.instruments.ingest import read_observation
 from prompt_processing.instruments.skymap import SKYMAP
-from prompt_processing.night.player import read_events
+from prompt_processing.night.folder import read_events
 from prompt_processing.preload.preloader import Preloader
 from prompt_processing.selection.rules import Rule
 from prompt_processing.selection.selection import Selection

@@ -20,10 +20,11 @@ from prompt_processing.domain.outcome import Status
 from prompt_processing.domain.visit import DetectorVisit, DetectorVisitKey, parse_message
 from prompt_processing.ledger.sql import SqlLedger
 from prompt_processing.messaging.pubsub import PubSubPublisher
-from prompt_processing.night.folder import clock_for, read_night
+from prompt_processing.night.clock import clock_for
+from prompt_processing.night.folder import read_night
 from prompt_processing.night.landing import Landing
 from prompt_processing.night.plan import Action, Publish, Timing, plan
-from prompt_processing.night.play import NightCamera, Report
+from prompt_processing.night.play import NightPlayer, RealTime, Report
 from prompt_processing.storage import database, objects
 
 INSTANCES = 2
@@ -49,11 +50,11 @@ def main(night: Path, folder: Path, events: str = "pubsub") -> None:
         opened.enter_context(cloud.push(cloud.topology.activator, *workers, audience="activator"))
         opened.enter_context(cloud.push(cloud.topology.arrivals, arrivals, audience="arrivals"))
         announce = _announcer(opened, cloud, settings, events)
-        NightCamera(
+        NightPlayer(
             folder=night / "raw",
             landing=_landing(cloud, folder),
             announce=announce,
-            clock=clock,
+            pace=RealTime(clock),
             report=Report(progress=_progress, fault=say, error=say),
             threads=4,
         ).play(actions)

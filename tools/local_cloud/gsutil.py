@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 from local_cloud.emulators import GcsServer
-from prompt_processing.night.files import RawFile
+from prompt_processing.night.files import LocalRaw
 from prompt_processing.night.landing import WHOLE
 
 _BOTO = """\
@@ -51,10 +51,10 @@ class GsutilLanding:
             "CLOUDSDK_CORE_DISABLE_PROMPTS": "1",
         }
 
-    def put_sidecar(self, file: RawFile) -> bool:
+    def put_sidecar(self, file: LocalRaw) -> bool:
         return file.sidecar.exists() and self._copy(file.sidecar, file.raw.sidecar)
 
-    def put_image(self, file: RawFile, keep: float = WHOLE) -> bool:
+    def put_image(self, file: LocalRaw, keep: float = WHOLE) -> bool:
         assert keep == WHOLE, "gsutil uploads whole files"
         return self._copy(file.path, str(file.raw))
 

@@ -25,7 +25,7 @@ from prompt_processing.domain.clock import Clock, WallClock
 from prompt_processing.domain.outcome import Delivery, Disposition, Outcome, Stopwatch
 from prompt_processing.domain.visit import DetectorVisit
 from prompt_processing.factory.worker import Factory
-from prompt_processing.instruments.cameras import get_instrument
+from prompt_processing.instruments.cameras import get_camera
 from prompt_processing.ledger.port import Claim
 from prompt_processing.ledger.sql import SqlLedger
 from prompt_processing.messaging.port import HintSource
@@ -40,7 +40,7 @@ from prompt_processing.worker.supervisor import Slot, Supervisor
 from prompt_processing.worker.wait import ImageWaiter
 from prompt_processing.worker.worker import Worker
 
-LSSTCAM = get_instrument("LSSTCam")
+LSSTCAM = get_camera("LSSTCam")
 N_DETECTORS = len(LSSTCAM.detectors)
 HOLD = 5.0
 """How long a worker of a burst is busy [s]."""
@@ -58,7 +58,7 @@ def announced_now(
 
 def raw_key(visit: DetectorVisit, sequence: int) -> str:
     """Return the key of a visit's raw."""
-    camera, day = get_instrument(visit.instrument), f"{observing_day(visit):%Y%m%d}"
+    camera, day = get_camera(visit.instrument), f"{observing_day(visit):%Y%m%d}"
     obs_id = f"{'MC' if visit.instrument == 'LSSTCam' else 'AT'}_O_{day}_{sequence:06d}"
     return f"{visit.instrument}/{day}/{obs_id}/{obs_id}_{camera.raw_name(visit.detector)}.fits"
 

@@ -225,7 +225,7 @@ def detector_number(raw: RawKey) -> int:
         If the instrument or the detector is not known.
     """
     camera = CAMERAS.get(raw.instrument)
-    number = None if camera is None else camera().number_of(raw.detector_name)
+    number = None if camera is None else camera.number_of(raw.detector_name)
     if number is None:
         raise RawError(f"{raw}: instrument {raw.instrument} has no detector {raw.detector_name}")
     return number

@@ -191,19 +191,21 @@ def camera_play(
     """Do in real time what scheduler and camera did in NIGHT: publish its events, and let its raws appear.
 
     It runs on the night's own clock, and prints first what that differs from the wall clock by: the services
-    that process the night need the same. A raw appears 2 s after its shutter has closed, its sidecar before
-    its image. Nothing in the store is overwritten: to play a night again, play it into another prefix. The
-    exit status is 1 if something could not be done; the faults that were asked for do not count.
+    that process the night need the same. A raw appears when it has been read out, 2 s (LATISS) or 2.4 s
+    (LSSTCam) after its shutter has closed, its sidecar before its image. Nothing in the store is overwritten:
+    to play a night again, play it into another prefix. The exit status is 1 if something could not be done;
+    the faults that were asked for do not count.
     """
     from prompt_processing.domain.clock import NightClock
     from prompt_processing.domain.errors import RepositoryError
     from prompt_processing.factory.destinations import open_destination, settings_for
     from prompt_processing.factory.opening import open_queue
     from prompt_processing.instruments.detector_map import DetectorMap
-    from prompt_processing.night.folder import clock_for, read_night
+    from prompt_processing.night.clock import clock_for
+    from prompt_processing.night.folder import read_night
     from prompt_processing.night.landing import Landing
     from prompt_processing.night.plan import Fault, Timing, plan
-    from prompt_processing.night.play import NightCamera, Report
+    from prompt_processing.night.play import NightPlayer, RealTime, Report
     from prompt_processing.storage import objects
 
     with Progress() as progress:
@@ -217,7 +219,7 @@ def camera_play(
             say("warning: headers of the raws differ from events in time, by what their visits were moved")
         actions = plan(
             visits,
-            timing=Timing(lead, jitter, settings.worker.image_timeout_s),
+            timing=Timing(lead=lead, jitter=jitter, image_timeout=settings.worker.image_timeout_s),
             faults={Fault(name.replace("_", "-")): fraction for name, fraction in faults.items()},
             seed=seed,
             active=DetectorMap(settings.instruments).active(),
@@ -227,11 +229,11 @@ def camera_play(
             raise RepositoryError(f"{night}: there is nothing to play")
         clock = clock_for(actions, start_in) if clock_offset is None else NightClock(clock_offset)
         _announce(clock, actions, say)
-        player = NightCamera(
+        player = NightPlayer(
             folder=night / "raw",
             landing=Landing(objects.root(to)),
             announce=announce,
-            clock=clock,
+            pace=RealTime(clock),
             report=Report(progress=progress, fault=say, error=lambda text: say(failure(text))),
             threads=threads,
         )

@@ -16,7 +16,7 @@ from prompt_processing.cli.options import (
 from prompt_processing.cli.progress import Progress
 
 if TYPE_CHECKING:
-    from prompt_processing.night.player import PlayedVisit
+    from prompt_processing.night.at_speed import PlayedVisit
 
 
 @click.group()

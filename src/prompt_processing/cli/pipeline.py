@@ -80,7 +80,7 @@ def pipeline_explain(repo: Path, event: TextIO, detector: int | None) -> None:
     from prompt_processing.config import Settings
     from prompt_processing.domain.visit import parse_event
     from prompt_processing.factory.opening import open_overrides, open_selection
-    from prompt_processing.instruments.cameras import get_instrument
+    from prompt_processing.instruments.cameras import get_camera
     from prompt_processing.instruments.detector_map import DetectorMap
     from prompt_processing.instruments.fan_out import detector_visits
 
@@ -92,9 +92,7 @@ def pipeline_explain(repo: Path, event: TextIO, detector: int | None) -> None:
             if detector not in {None, visit.detector}:
                 continue
             found += 1
-            centre = get_instrument(visit.instrument).centre(
-                visit.detector, visit.ra, visit.dec, visit.rotation
-            )
+            centre = get_camera(visit.instrument).centre(visit.detector, visit.ra, visit.dec, visit.rotation)
             choice = selection.choose(visit, centre, override)
             names = ", ".join(path.stem for path in choice.pipelines) or "none: skipped as no-pipeline"
             click.echo(f"{visit.instrument} {visit.groupId} detector {visit.detector}: {names}")
@@ -134,7 +132,7 @@ def override_set(
     from prompt_processing.config import Settings
     from prompt_processing.execution.graphs import load_graph
     from prompt_processing.factory.opening import open_overrides
-    from prompt_processing.instruments.cameras import get_instrument
+    from prompt_processing.instruments.cameras import get_camera
     from prompt_processing.selection.override import Override
 
     if skip == bool(pipelines):
@@ -142,7 +140,7 @@ def override_set(
     overrides = open_overrides(repo)
     settings = Settings.load(repo)
     if instrument is not None:
-        get_instrument(instrument)
+        get_camera(instrument)
     with Butler.from_config(settings.repository.butler) as butler:
         for name in pipelines:
             load_graph(settings.pipelines.find(name, repo), butler)

@@ -18,7 +18,7 @@ from prompt_processing.bridge.rules import Rules
 from prompt_processing.config import Settings, reveal
 from prompt_processing.domain.clock import Clock, NightClock, WallClock
 from prompt_processing.domain.errors import ConfigError
-from prompt_processing.instruments.cameras import CAMERAS, get_instrument
+from prompt_processing.instruments.cameras import CAMERAS, get_camera
 from prompt_processing.instruments.detector_map import DetectorMap
 from prompt_processing.instruments.fan_out import active_detectors
 from prompt_processing.messaging.kafka import KafkaPublisher, KafkaWriter, connection, open_registry
@@ -155,7 +155,7 @@ class BridgeFactory:
         for topic, schema in zip(self.topics, (visit_schema(), cancel_schema()), strict=True):
             yield look_at_schema(registry, topic, schema)
         for name in sorted(CAMERAS):
-            active, known = active_detectors(name, self.detectors.active()), get_instrument(name).detectors
+            active, known = active_detectors(name, self.detectors.active()), get_camera(name).detectors
             yield Found(name, fine=True, text=f"{len(active)} of {len(known)} detectors are on")
         yield look_at_sink(bridge.sink, self._sink, send=send)
 

@@ -1,19 +1,26 @@
 """What drives a worker: a queue without an end, or a night that is played."""
 
 import fcntl
+import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
+from astropy.time import Time
+
 from prompt_processing.arrivals.hints import HintRelay
 from prompt_processing.arrivals.watch import ArrivalWatcher
 from prompt_processing.config import Settings
-from prompt_processing.domain.errors import ConfigError, RepositoryError
+from prompt_processing.domain.errors import ConfigError, RepositoryError, StoreError
 from prompt_processing.factory.worker import Factory, night_clock, unique_owner
 from prompt_processing.instruments.detector_map import DetectorMap
-from prompt_processing.night.camera import SkippingClock
-from prompt_processing.night.player import NightPlayer, PlayedVisit, Stage, read_events
+from prompt_processing.night.at_speed import LEAD, AtSpeed, NotedLanding, PlayedVisit
+from prompt_processing.night.clock import SkippingClock
+from prompt_processing.night.folder import read_night
+from prompt_processing.night.landing import Landing
+from prompt_processing.night.plan import Publish, Timing, plan
+from prompt_processing.night.play import NightPlayer, Report
 
 
 def run_worker(
@@ -101,15 +108,25 @@ def play_night(
     ------
     RepositoryError
         If there is no repository, or no night.
+    StoreError
+        If an event could not be sent, or a raw not be copied; the others were played.
     """
-    events = read_events(night / "events.jsonl", on_error)
-    if not events:
-        raise RepositoryError(f"{night / 'events.jsonl'}: there is no event to play")
-    clock = SkippingClock(events[0].published)
+    actions = plan(
+        read_night(night, on_error),
+        timing=Timing(lead=-math.inf, longest_wait=LEAD, jitter=0.0),
+        faults={},
+        seed=0,
+        active=DetectorMap(Settings.load(repo).instruments).active(),
+        on_error=on_error,
+    )
+    total = sum(len(action.bodies) for action in actions if isinstance(action, Publish))
+    if not total:
+        return
+    clock = SkippingClock(Time(actions[0].at, format="unix", scale="utc"))
     factory = Factory(repo, clock)
     if not factory.incoming.isLocal:
         raise ConfigError(f"{factory.incoming}: a night is played into a folder; see prompt camera play")
-    done = total = 0
+    done = 0
 
     def finished(visit: PlayedVisit) -> None:
         nonlocal done
@@ -120,21 +137,29 @@ def play_night(
     with _only_player(factory.work):
         # Always the same name: what a player that was killed has claimed is this one's to finish.
         supervisor = factory.supervisor("player", factory.settings.worker.engines, set_up_logging)
-        stage = Stage(
+        pace = AtSpeed(
+            clock=clock,
             publisher=factory.publisher,
-            hint=supervisor.hint,
-            note_arrival=factory.note_arrival,
             ledger=factory.ledger,
             decisions=factory.decisions,
-            incoming=Path(factory.incoming.ospath),
+            on_visit=finished,
         )
-        active = DetectorMap(factory.settings.instruments).active()
-        player = NightPlayer(night=night, events=events, clock=clock, stage=stage, active=active)
-        supervisor.on_handled = player.on_handled
-        total = player.n_visits
+        supervisor.on_handled = pace.on_handled
+        errors: list[str] = []
+        player = NightPlayer(
+            folder=night / "raw",
+            landing=NotedLanding(Landing(factory.incoming), factory.note_arrival, supervisor.hint),
+            announce=pace.announce,
+            pace=pace,
+            report=Report(progress=lambda *_: None, fault=errors.append, error=errors.append),
+            threads=1,
+        )
         progress("visits", 0, total)
         with supervisor:
-            player.play(on_visit=finished, on_error=on_error)
+            player.play(actions)
+            pace.finish()
+    if errors:
+        raise StoreError(f"{len(errors)} events or raws could not be played; the first: {errors[0]}")
 
 
 @contextmanager

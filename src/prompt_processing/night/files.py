@@ -14,7 +14,7 @@ _DEPTH: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
-class RawFile:
+class LocalRaw:
     """A raw on this machine."""
 
     raw: RawKey
@@ -26,7 +26,7 @@ class RawFile:
         return self.path.parent / Path(self.raw.sidecar).name
 
 
-def find_raws(sources: Iterable[Path], on_skip: Callable[[str], None]) -> list[RawFile]:
+def find_raws(sources: Iterable[Path], on_skip: Callable[[str], None]) -> list[LocalRaw]:
     """Find the raws in nights, in other folders, and among files.
 
     Parameters
@@ -47,7 +47,7 @@ def find_raws(sources: Iterable[Path], on_skip: Callable[[str], None]) -> list[R
         If the path of a file that was named does not end like the key of a raw, a folder holds no raw, or two
         files have one key.
     """
-    found: dict[str, RawFile] = {}
+    found: dict[str, LocalRaw] = {}
     for source in sources:
         for file in _in_folder(source, on_skip) if source.is_dir() else [_named(source)]:
             key = str(file.raw)
@@ -57,18 +57,18 @@ def find_raws(sources: Iterable[Path], on_skip: Callable[[str], None]) -> list[R
     return [found[key] for key in sorted(found)]
 
 
-def _named(file: Path) -> RawFile:
+def _named(file: Path) -> LocalRaw:
     raw = _key_of(file)
     if raw is None:
         raise RawError(f"{file}: is not named like a raw; its path must end with {LAYOUT}")
-    return RawFile(raw, file)
+    return LocalRaw(raw, file)
 
 
-def _in_folder(folder: Path, on_skip: Callable[[str], None]) -> Sequence[RawFile]:
+def _in_folder(folder: Path, on_skip: Callable[[str], None]) -> Sequence[LocalRaw]:
     # Calibs and earlier epochs have the same layout, but nobody waits for them.
     top = folder / "raw" if (folder / "raw").is_dir() else folder
     files = [path for path in sorted(top.rglob("*")) if path.is_file()]
-    raws = [RawFile(raw, path) for path in files if (raw := _key_of(path)) is not None]
+    raws = [LocalRaw(raw, path) for path in files if (raw := _key_of(path)) is not None]
     if not raws:
         raise RawError(f"{top}: there is no raw; the path of one ends with {LAYOUT}")
     known = {path for raw in raws for path in (raw.path, raw.sidecar)}

@@ -1,14 +1,41 @@
-"""A night as it is to be played: what is in its folder, and the clock that it is played on."""
+"""The folder of a night: its events, and its visits with the raws of each."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
-from prompt_processing.domain.clock import NightClock, WallClock, utc_seconds
-from prompt_processing.domain.errors import RepositoryError
-from prompt_processing.night.camera import find_shots
-from prompt_processing.night.plan import Action
-from prompt_processing.night.player import read_events
+from prompt_processing.domain.errors import EventError, RepositoryError
+from prompt_processing.domain.visit import NextVisit, parse_event
+from prompt_processing.night.shots import find_shots
 from prompt_processing.night.visits import Visit, gather_visits
+
+
+def read_events(file: Path, on_error: Callable[[str], None]) -> list[NextVisit]:
+    """Read the events of a night in the order of their publication.
+
+    Parameters
+    ----------
+    file
+        ``events.jsonl``.
+    on_error
+        Called with what is wrong with a line that is no event; the others are still read.
+
+    Raises
+    ------
+    RepositoryError
+        If the file cannot be read.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise RepositoryError(f"{file}: cannot be read: {error}") from error
+    events = []
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                events.append(parse_event(line))
+            except EventError as error:
+                on_error(f"{file.name} line {number}: {error}")
+    return sorted(events, key=lambda event: event.private_sndStamp)
 
 
 def read_night(night: Path, on_error: Callable[[str], None]) -> list[Visit]:
@@ -31,21 +58,3 @@ def read_night(night: Path, on_error: Callable[[str], None]) -> list[Visit]:
         raise RepositoryError(f"{night / 'events.jsonl'}: there is no event to play")
     predicted = {event.groupId: event.predicted_shutter_close for event in events}
     return gather_visits(events, find_shots(night / "raw", predicted, events[0].published))
-
-
-def clock_for(actions: Sequence[Action], start_in: float) -> NightClock:
-    """Return a clock on which the first action is due in some time.
-
-    Parameters
-    ----------
-    actions
-        A plan, not empty, in the order of time.
-    start_in
-        Time until then [s].
-
-    Returns
-    -------
-    clock
-        Its offset is in whole milliseconds, so that others can be given the same.
-    """
-    return NightClock(round(actions[0].at - start_in - utc_seconds(WallClock().now()), 3))

@@ -8,7 +8,7 @@ from typing import Final
 from lsst.resources import ResourcePath
 
 from prompt_processing.domain.errors import ConflictError, RawError, StoreError
-from prompt_processing.night.files import RawFile
+from prompt_processing.night.files import LocalRaw
 from prompt_processing.storage import objects
 
 WHOLE: Final = 1.0
@@ -27,11 +27,11 @@ class Landing:
     def __init__(self, store: ResourcePath) -> None:
         self._store = store
 
-    def put_sidecar(self, file: RawFile) -> bool:
+    def put_sidecar(self, file: LocalRaw) -> bool:
         """Put the sidecar of a raw, if it has one; otherwise like `put_image`."""
         return file.sidecar.exists() and self._upload(file.raw.sidecar, file.sidecar)
 
-    def put_image(self, file: RawFile, keep: float = WHOLE) -> bool:
+    def put_image(self, file: LocalRaw, keep: float = WHOLE) -> bool:
         """Put the image of a raw.
 
         Parameters

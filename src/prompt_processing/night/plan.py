@@ -5,6 +5,7 @@ strikes: a fault of one raw changes nothing for another, and a higher fraction o
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,7 +17,7 @@ from prompt_processing.domain.raws import RawKey
 from prompt_processing.domain.visit import NextVisit
 from prompt_processing.instruments.fan_out import Active, detector_visits
 from prompt_processing.night.landing import WHOLE
-from prompt_processing.night.visits import Frame, Visit
+from prompt_processing.night.visits import ReadOut, Visit
 
 LATE_BY: Final = 10.0
 """From the end of the wait for an image until a late one appears [s]."""
@@ -44,7 +45,10 @@ class Timing:
     """When things happen [s]."""
 
     lead: float = 20.0
-    """Shortest time from the publication of an event to the opening of the shutter."""
+    """Shortest time from the publication of an event to the opening of the shutter; with minus infinity an
+    event that was late is late again."""
+    longest_wait: float = math.inf
+    """Longest time from the publication of an event to the shutter's close: an earlier event is delayed."""
     jitter: float = 1.0
     """Longest additional time after the read-out until a raw appears; it differs from raw to raw."""
     image_timeout: float = 60.0
@@ -125,8 +129,8 @@ def plan(
     for visit in visits:
         for event in visit.events:
             actions += planner.messages(visit, event, _bodies(event, active, on_error))
-        for frame in visit.frames:
-            actions += planner.raw(visit, frame)
+        for read_out in visit.read_outs:
+            actions += planner.raw(visit, read_out)
     # Of what happens at the same time the order is kept: a sidecar comes before its image.
     return sorted(actions, key=lambda action: action.at)
 
@@ -151,8 +155,8 @@ class _Planner:
         """Yield the publication of an event."""
         if not bodies:
             return
-        # A telescope that is late with its announcement is not what is tried here.
         at = min(utc_seconds(event.published), visit.opens - self._timing.lead)
+        at = max(at, visit.closes - self._timing.longest_wait)
         reversible = (Fault.OUT_OF_ORDER,) if len(bodies) > 1 else ()
         struck = self._struck(f"{visit.instrument} {visit.group}", Fault.DUPLICATE, *reversible)
         if Fault.OUT_OF_ORDER in struck:
@@ -161,21 +165,21 @@ class _Planner:
         if Fault.DUPLICATE in struck:
             yield Publish(at + AGAIN_AFTER, visit.group, event, bodies, struck)
 
-    def raw(self, visit: Visit, frame: Frame) -> Iterator[Action]:
+    def raw(self, visit: Visit, read_out: ReadOut) -> Iterator[Action]:
         """Yield what becomes of a raw."""
-        name = str(frame.raw)
+        name = str(read_out.raw)
         jitter = self._timing.jitter * self._draw("jitter", name)
         struck = self._struck(name, *Fault)
         if Fault.LOST in struck:
-            yield Lose(frame.at + jitter, frame.raw)
+            yield Lose(read_out.at + jitter, read_out.raw)
             return
-        due = visit.closes + self._timing.image_timeout + LATE_BY if Fault.LATE in struck else frame.at
+        due = visit.closes + self._timing.image_timeout + LATE_BY if Fault.LATE in struck else read_out.at
         at = due + jitter
         keep = 0.1 + 0.8 * self._draw("keep", name) if Fault.TRUNCATED in struck else WHOLE
-        yield PutSidecar(at + AGAIN_AFTER if Fault.OUT_OF_ORDER in struck else at, frame.raw)
-        yield PutImage(at, frame.raw, keep, struck)
+        yield PutSidecar(at + AGAIN_AFTER if Fault.OUT_OF_ORDER in struck else at, read_out.raw)
+        yield PutImage(at, read_out.raw, keep, struck)
         if Fault.DUPLICATE in struck:
-            yield PutImage(at + AGAIN_AFTER, frame.raw, keep, struck)
+            yield PutImage(at + AGAIN_AFTER, read_out.raw, keep, struck)
 
     def _struck(self, name: str, *faults: Fault) -> tuple[Fault, ...]:
         return tuple(fault for fault in faults if self._draw(fault, name) < self._faults.get(fault, 0.0))

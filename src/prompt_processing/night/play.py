@@ -1,18 +1,20 @@
 """Carrying a plan out: each action at its time, however long the one before it takes."""
 
+import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from prompt_processing.domain.clock import Clock, utc_seconds
 from prompt_processing.domain.errors import PromptError
 from prompt_processing.domain.raws import RawKey
-from prompt_processing.night.files import RawFile
-from prompt_processing.night.landing import Landing
+from prompt_processing.night.files import LocalRaw
+from prompt_processing.night.landing import WHOLE
 from prompt_processing.night.plan import Action, Lose, Publish, PutImage, PutSidecar
 
 LONGEST_WAIT: Final = 60.0
@@ -51,8 +53,71 @@ class Report:
     """Called with what could not be done."""
 
 
-class NightCamera:
-    """Plays a night as it comes from a telescope.
+class LandingStore(Protocol):
+    """Where raws appear: `~prompt_processing.night.landing.Landing`, or something in front of it."""
+
+    def put_sidecar(self, file: LocalRaw) -> bool:
+        """Put the sidecar of a raw, if it has one; tell whether it is new."""
+        ...
+
+    def put_image(self, file: LocalRaw, keep: float = WHOLE) -> bool:
+        """Put the image of a raw, or the first part of it; tell whether it is new."""
+        ...
+
+
+class Pace(Protocol):
+    """Decides when the actions of a plan are due. Used by one thread, `now` by several."""
+
+    def now(self) -> float:
+        """Return the time on the clock of the night [UTC s since 1970]."""
+        ...
+
+    def may_publish(self) -> bool:
+        """Return whether the next event may be published once its time has come."""
+        ...
+
+    def wait_until(self, moment: float) -> None:
+        """Wait until the clock shows a moment [UTC s since 1970], or until it is worth to look again."""
+        ...
+
+    def begin(self, action: Action) -> None:
+        """Take note that an action is carried out now."""
+        ...
+
+
+class RealTime:
+    """The pace of a telescope: an action is due at its time, whatever became of those before it.
+
+    Parameters
+    ----------
+    clock
+        Clock of the night.
+    wait
+        Waits for some time [s].
+    """
+
+    def __init__(self, clock: Clock, wait: Callable[[float], object] = time.sleep) -> None:
+        self._clock = clock
+        self._wait = wait
+
+    def now(self) -> float:
+        """Return the time on the clock of the night [UTC s since 1970]."""
+        return utc_seconds(self._clock.now())
+
+    def may_publish(self) -> bool:
+        """Return true: a telescope does not wait."""
+        return True
+
+    def wait_until(self, moment: float) -> None:
+        """Wait until a moment [UTC s since 1970], but not longer than `LONGEST_WAIT`."""
+        self._wait(min(max(moment - self.now(), 0.0), LONGEST_WAIT))
+
+    def begin(self, action: Action) -> None:
+        """Do nothing: nothing depends on what was done."""
+
+
+class NightPlayer:
+    """Plays a night: publishes its events, and lets its raws appear in the landing store.
 
     Events are published one after the other; raws are put into the landing store several at a time, but what
     belongs to one raw in its order.
@@ -65,38 +130,34 @@ class NightCamera:
         Landing store.
     announce
         Makes events known.
-    clock
-        Clock of the night.
+    pace
+        When the next action is due: `RealTime`, or `~prompt_processing.night.at_speed.AtSpeed`.
     report
         Who is told what happens.
     threads
         How many raws are uploaded at the same time.
-    wait
-        Waits for some time [s].
     """
 
     def __init__(
         self,
         *,
         folder: Path,
-        landing: Landing,
+        landing: LandingStore,
         announce: Callable[[Publish], object],
-        clock: Clock,
+        pace: Pace,
         report: Report,
         threads: int,
-        wait: Callable[[float], object] = time.sleep,
     ) -> None:
         self._folder = folder
         self._landing = landing
         self._announce = announce
-        self._clock = clock
+        self._pace = pace
         self._report = report
         self._threads = threads
-        self._wait = wait
         self._lock = threading.Lock()
 
     def play(self, actions: Sequence[Action]) -> Played:
-        """Carry out actions, each when the clock shows its time; those of the past at once.
+        """Carry out actions, each when it is due; those of the past at once.
 
         What fails is reported, and the others go on.
 
@@ -116,9 +177,7 @@ class NightCamera:
         started: list[Future[None]] = []
         latest: dict[RawKey, Future[None]] = {}
         try:
-            for action in actions:
-                while (left := action.at - utc_seconds(self._clock.now())) > 0:
-                    self._wait(min(left, LONGEST_WAIT))
+            for action in self._as_due(actions):
                 if isinstance(action, Publish):
                     started.append(scheduler.submit(self._do, action, None))
                 else:
@@ -132,6 +191,20 @@ class NightCamera:
                 pool.shutdown(cancel_futures=True)
         return self._played
 
+    def _as_due(self, actions: Sequence[Action]) -> Iterator[Action]:
+        """Yield each action when it is due; an event that has to wait holds up events only."""
+        events = deque(action for action in actions if isinstance(action, Publish))
+        raws = deque(action for action in actions if not isinstance(action, Publish))
+        while events or raws:
+            open_queues = [queue for queue in (events if self._pace.may_publish() else (), raws) if queue]
+            following = min(open_queues, key=lambda queue: queue[0].at, default=None)
+            if following is None or following[0].at > self._pace.now():
+                self._pace.wait_until(math.inf if following is None else following[0].at)
+                continue
+            action = following.popleft()
+            self._pace.begin(action)
+            yield action
+
     def _do(self, action: Action, before: Future[None] | None) -> None:
         """Carry out an action after another one, and note what became of it."""
         if before is not None:
@@ -141,7 +214,7 @@ class NightCamera:
             new = self._carry_out(action)
         except PromptError as error:
             failure = error
-        behind = utc_seconds(self._clock.now()) - action.at
+        behind = self._pace.now() - action.at
         with self._lock:
             self._played.behind = max(self._played.behind, behind)
             if failure is None:
@@ -165,8 +238,8 @@ class NightCamera:
             case Lose():
                 return False
 
-    def _file(self, raw: RawKey) -> RawFile:
-        return RawFile(raw, self._folder / str(raw))
+    def _file(self, raw: RawKey) -> LocalRaw:
+        return LocalRaw(raw, self._folder / str(raw))
 
     def _note(self, action: Action, *, new: bool) -> None:
         match action:

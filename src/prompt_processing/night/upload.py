@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from prompt_processing.domain.errors import PromptError
 from prompt_processing.domain.raws import RawKey
-from prompt_processing.night.files import RawFile
+from prompt_processing.night.files import LocalRaw
 from prompt_processing.night.landing import Landing
 
 
@@ -21,7 +21,7 @@ class Uploaded:
 
 
 def upload_raws(
-    files: Sequence[RawFile],
+    files: Sequence[LocalRaw],
     landing: Landing,
     *,
     threads: int,
@@ -50,7 +50,7 @@ def upload_raws(
         pool.shutdown(cancel_futures=True)
 
 
-def _upload(file: RawFile, landing: Landing) -> Uploaded:
+def _upload(file: LocalRaw, landing: Landing) -> Uploaded:
     try:
         landing.put_sidecar(file)
         return Uploaded(file.raw, landing.put_image(file))

@@ -11,12 +11,11 @@ import numpy as np
 from prompt_processing.domain.clock import from_tai_seconds, utc_seconds
 from prompt_processing.domain.raws import RawKey
 from prompt_processing.domain.visit import NextVisit
-from prompt_processing.night.camera import Shot
+from prompt_processing.instruments.cameras import get_camera
+from prompt_processing.night.shots import Shot
 
 EXPOSURE: Final = 30.0
 """Exposure of a visit of the survey [s]."""
-READOUT: Final = 2.4
-"""Read-out of LSSTCam [s]."""
 SLEW: Final = 1.6
 """Median of what a slew takes longer than the read-out during which it begins [s]."""
 SLEW_SPREAD: Final = 1.0
@@ -24,7 +23,7 @@ SLEW_SPREAD: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class ReadOut:
     """A raw of a visit."""
 
     raw: RawKey
@@ -41,7 +40,7 @@ class Visit:
     """Group of the raws, or the name of their exposure if they have none."""
     events: tuple[NextVisit, ...]
     """Usually one; none for raws that were not announced."""
-    frames: tuple[Frame, ...]
+    read_outs: tuple[ReadOut, ...]
     opens: float
     """When the shutter opens for the first time, as the headers say, or else the event."""
     closes: float
@@ -61,7 +60,7 @@ class Visit:
         return replace(
             self,
             events=tuple(events),
-            frames=tuple(Frame(frame.raw, frame.at + seconds) for frame in self.frames),
+            read_outs=tuple(ReadOut(each.raw, each.at + seconds) for each in self.read_outs),
             opens=self.opens + seconds,
             closes=self.closes + seconds,
         )
@@ -95,7 +94,7 @@ def _visit(instrument: str, group: str, events: list[NextVisit], shots: list[Sho
         instrument=instrument,
         group=group,
         events=tuple(events),
-        frames=tuple(Frame(shot.raw, utc_seconds(shot.at)) for shot in shots),
+        read_outs=tuple(ReadOut(shot.raw, utc_seconds(shot.at)) for shot in shots),
         opens=min(opened or starts or closes),
         closes=max(closes + [utc_seconds(event.predicted_shutter_close) for event in events]),
     )
@@ -132,5 +131,6 @@ def lsstcam_cadence(seed: int) -> Iterator[float]:
     distribution.
     """
     rng = np.random.default_rng(seed)
+    readout = get_camera("LSSTCam").readout
     while True:
-        yield EXPOSURE + READOUT + SLEW * float(rng.lognormal(0.0, SLEW_SPREAD))
+        yield EXPOSURE + readout + SLEW * float(rng.lognormal(0.0, SLEW_SPREAD))

@@ -22,8 +22,8 @@ from prompt_processing.images.exposure import Exposure
 from prompt_processing.images.masks import MaskPlane
 from prompt_processing.images.warp import warp
 from prompt_processing.instruments.ingest import define_visit, ingest_raw
-from prompt_processing.instruments.pointing import detector_region
 from prompt_processing.instruments.raw import RawExposure, read_raw
+from prompt_processing.instruments.regions import detector_region
 from prompt_processing.instruments.skymap import SKYMAP, Patch, register_patches
 from prompt_processing.preload.inputs import Situation, find_inputs
 from prompt_processing.repository.central import open_central

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from prompt_processing.domain.errors import ConfigError
 from prompt_processing.domain.visit import DetectorVisit
-from prompt_processing.instruments.cameras import CAMERAS, get_instrument
+from prompt_processing.instruments.cameras import CAMERAS, get_camera
 from prompt_processing.selection.override import Override
 from prompt_processing.selection.rules import Rule, Rules
 
@@ -173,10 +173,10 @@ def _never(rule: Rule) -> Iterator[tuple[str, str]]:
     cameras = []
     for name in rule.when.instrument or ():
         try:
-            cameras.append(get_instrument(name))
+            cameras.append(get_camera(name))
         except ConfigError as error:
             yield "instrument", f"can never match: {error}"
-    cameras = cameras or [camera() for camera in CAMERAS.values()]
+    cameras = cameras or list(CAMERAS.values())
     known = {number for camera in cameras for number in camera.detectors}
     unknown = sorted(set(rule.when.detector or ()) - known)
     if unknown:

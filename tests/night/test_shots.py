@@ -1,34 +1,16 @@
 """Raws appear in the landing store as they came from the telescope."""
 
 import json
-import threading
 
 import pytest
 from astropy.io import fits
 from astropy.time import Time, TimeDelta
+from prompt_processing.night.shots import find_shots
 
 from prompt_processing.domain.clock import seconds_between
-from prompt_processing.night.camera import READOUT, Camera, SkippingClock, find_shots
+from prompt_processing.instruments.cameras import LATISS
 
 START = Time("2026-03-16T02:00:00", scale="tai")
-
-
-def test_the_clock_goes_forward_only():
-    clock = SkippingClock(START)
-    clock.skip_to(START + TimeDelta(3600, format="sec"))
-    assert seconds_between(START, clock.now()) == pytest.approx(3600, abs=5)
-    clock.skip_to(START)
-    assert seconds_between(START, clock.now()) == pytest.approx(3600, abs=5)
-
-
-def test_whoever_waits_wakes_when_the_clock_is_moved():
-    clock = SkippingClock(START)
-    moment = START + TimeDelta(3600, format="sec")
-    waiter = threading.Thread(target=clock.wait_until, args=(moment, threading.Event()))
-    waiter.start()
-    clock.skip_to(moment)
-    waiter.join(timeout=10)
-    assert not waiter.is_alive()
 
 
 def write_raw(root, seq, end, *, group="g", sidecar=True):
@@ -57,28 +39,4 @@ def test_raws_come_in_the_order_of_their_read_out_and_damaged_ones_at_the_predic
     shots = find_shots(tmp_path, predicted, START)
     assert [str(shot.raw) for shot in shots] == [keys[1], damaged, keys[0]]
     assert [shot.group for shot in shots] == ["early", "damaged", "late"]
-    assert seconds_between(early + READOUT, shots[0].at) == pytest.approx(0, abs=0.01)
-
-
-def test_the_camera_delivers_sidecar_and_image_once(tmp_path):
-    night, incoming = tmp_path / "night", tmp_path / "incoming"
-    key = write_raw(night, 1, START + TimeDelta(40, format="sec"))
-    arrived = []
-
-    def on_arrival(name):
-        files = sorted(path.name for path in (incoming / name).parent.iterdir())
-        arrived.append((name, files))
-
-    for _ in range(2):
-        clock = SkippingClock(START)
-        with Camera(
-            folder=night,
-            incoming=incoming,
-            shots=find_shots(night, {}, START),
-            clock=clock,
-            on_arrival=on_arrival,
-        ) as camera:
-            camera.finish()
-    stem = key.rpartition("/")[2].removesuffix(".fits")
-    assert arrived == [(key, [f"{stem}.fits", f"{stem}.json"])]
-    assert (incoming / key).read_bytes() == (night / key).read_bytes()
+    assert seconds_between(early, shots[0].at) == pytest.approx(LATISS.readout, abs=0.01)
