@@ -30,7 +30,7 @@ from prompt_processing.factory.worker import Factory
 from prompt_processing.messaging.memory import MemoryHints
 factory = Factory(Path(sys.argv[1]), WallClock())
 opened = time.monotonic()
-factory.process(MemoryHints())
+factory.processor(MemoryHints())
 print(imported - start, opened - imported, time.monotonic() - opened)
 """
 

@@ -34,7 +34,7 @@ from prompt_processing.preload.preloader import Preloader
 from prompt_processing.repository.central import open_central
 from prompt_processing.storage import objects
 from prompt_processing.worker.pixels import ButlerPixels
-from prompt_processing.worker.process import Process, Stores
+from prompt_processing.worker.process import Stores, VisitProcessor
 from prompt_processing.worker.wait import ImageWaiter
 
 AFTER_THE_ALERTS = ("metrics", "products")
@@ -98,7 +98,7 @@ def process_night(night: Path, repo: Path, scratch: Path) -> list[dict[str, floa
         clock=clock,
         settings=settings.worker,
     )
-    process = Process(
+    process = VisitProcessor(
         pixels=ButlerPixels(preloader, objects.root(night / "raw"), night, settings.worker),
         waiter=waiter,
         stores=stores,

@@ -199,7 +199,7 @@ def test_the_region_of_a_visit_holds_every_detector_and_little_more():
 
 @pytest.mark.parametrize("order", [(94, 78), (78, 94)])
 def test_two_detectors_make_one_visit_whichever_comes_first(butler, tmp_path, order):
-    CAMERA.register(butler.registry)
+    LsstCam().register(butler.registry)
     for detector in order:
         raft, slot = CAMERA.raft_and_sensor(detector)
         path = files.write(tmp_path / f"{detector}.fits", header(RAFTBAY=raft, CCDSLOT=slot))

@@ -5,10 +5,10 @@ import json
 import pytest
 from astropy.io import fits
 from astropy.time import Time, TimeDelta
-from prompt_processing.night.shots import find_shots
 
 from prompt_processing.domain.clock import seconds_between
 from prompt_processing.instruments.cameras import LATISS
+from prompt_processing.night.shots import find_shots
 
 START = Time("2026-03-16T02:00:00", scale="tai")
 

@@ -128,7 +128,7 @@ def build(repo: Path, folder: Path, action: int, points: tuple[str, ...], hints:
     """Build what works inside an engine."""
     configure(["ERROR"])
     factory = Factory(repo, clock)
-    process = factory.process(hints)
+    process = factory.processor(hints)
     plan = Plan(folder, action, points)
     stores = process._stores
     process._stores = replace(

@@ -24,7 +24,7 @@ from prompt_processing.domain.visit import CancelVisit, DetectorVisit
 from prompt_processing.ledger.memory import MemoryLedger
 from prompt_processing.messaging.memory import MemoryQueue
 from prompt_processing.storage import objects
-from prompt_processing.worker.process import Process, Stores
+from prompt_processing.worker.process import Stores, VisitProcessor
 from prompt_processing.worker.wait import ImageWaiter
 from prompt_processing.worker.worker import Worker
 from support.points import Crash, Faults, Guard, Guarded, OneByOne, Skewed, TestClock, Watched
@@ -169,7 +169,7 @@ class World:
             metrics=Watched(Guarded(self.metrics, "send", guard), "metrics", self.faults),
             products=Watched(Guarded(self.products, "store", guard), "products", self.faults),
         )
-        process = Process(
+        process = VisitProcessor(
             pixels=TestPixels(apdb, self.landing, self.faults),
             waiter=waiter,
             stores=stores,

@@ -23,7 +23,7 @@ from prompt_processing.domain.visit import DetectorVisit
 from prompt_processing.factory.worker import Factory
 from prompt_processing.messaging.port import HintSource
 from prompt_processing.storage import database, objects
-from prompt_processing.worker.process import Process, Stores
+from prompt_processing.worker.process import Stores, VisitProcessor
 from support.points import Faults
 from support.two_sources import MemoryProducts, TestPixels
 
@@ -53,7 +53,7 @@ class Bucket:
         return objects.read(self.place) is not None
 
 
-def steady_runner(repo: Path, hints: HintSource, clock: Clock) -> Process:
+def steady_runner(repo: Path, hints: HintSource, clock: Clock) -> VisitProcessor:
     """Build the real process with trivial pixels inside an engine."""
     configure(["ERROR"])
     factory, apdb = Factory(repo, clock), NoRows()
@@ -66,7 +66,7 @@ def steady_runner(repo: Path, hints: HintSource, clock: Clock) -> Process:
         metrics=MemoryMetrics(),
         products=MemoryProducts(),
     )
-    return Process(
+    return VisitProcessor(
         pixels=TestPixels(apdb, landing, Faults()),
         waiter=image_waiter(factory, hints, clock),
         stores=stores,

@@ -76,4 +76,4 @@ def _place(frame: Any) -> str:
 def sampled_runner(repo: Path, file: Path, warm: int, hints: HintSource, clock: Clock) -> Sampled:
     """Build the real process of a repository inside an engine, and look where its time goes."""
     configure(["ERROR"])
-    return Sampled(Factory(repo, clock).process(hints), file, warm)
+    return Sampled(Factory(repo, clock).processor(hints), file, warm)

@@ -199,7 +199,6 @@ def camera_play(
     from prompt_processing.domain.clock import NightClock
     from prompt_processing.domain.errors import RepositoryError
     from prompt_processing.factory.destinations import open_destination, settings_for
-    from prompt_processing.factory.opening import open_queue
     from prompt_processing.instruments.detector_map import DetectorMap
     from prompt_processing.night.clock import clock_for
     from prompt_processing.night.folder import read_night
@@ -211,7 +210,7 @@ def camera_play(
     with Progress() as progress:
         # Messages on standard output must not be mixed with what is meant for people.
         say = partial(click.echo, err=True) if events == "stdout" else progress.line
-        announce = open_destination(events, open_queue)
+        announce = open_destination(events)
         settings = settings_for(events, night)
         visits = read_night(night, say)
         if cadence is not None:

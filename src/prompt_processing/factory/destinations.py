@@ -7,6 +7,7 @@ from typing import Final
 
 from prompt_processing.config import Settings
 from prompt_processing.domain.errors import ConfigError
+from prompt_processing.factory.opening import open_queue
 from prompt_processing.messaging.lines import Lines, Nowhere
 from prompt_processing.messaging.port import Publisher
 from prompt_processing.night.plan import Publish
@@ -16,15 +17,13 @@ KINDS: Final = "queue:REPO, pubsub:projects/PROJECT/topics/TOPIC, kafka:REPO, st
 _TOPIC: Final = re.compile(r"projects/[^/\s]+/topics/[^/\s]+")
 
 
-def open_destination(where: str, open_queue: Callable[[Path], Publisher]) -> Callable[[Publish], None]:
+def open_destination(where: str) -> Callable[[Publish], None]:
     """Return what makes events known: as the messages of each, or on Kafka, as the observatory does it.
 
     Parameters
     ----------
     where
         One of `KINDS`.
-    open_queue
-        Returns where the visit messages of a repository are sent.
 
     Raises
     ------
@@ -34,7 +33,7 @@ def open_destination(where: str, open_queue: Callable[[Path], Publisher]) -> Cal
     kind, _, name = where.partition(":")
     if kind == "kafka" and name:
         return _kafka(Settings.load(Path(name).resolve()))
-    publisher = _publisher(where, open_queue)
+    publisher = _publisher(where)
     return lambda action: publisher.publish(action.bodies)
 
 
@@ -52,7 +51,7 @@ def _kafka(settings: Settings) -> Callable[[Publish], None]:
     return lambda action: events.announce(action.event)
 
 
-def _publisher(where: str, open_queue: Callable[[Path], Publisher]) -> Publisher:
+def _publisher(where: str) -> Publisher:
     kind, _, name = where.partition(":")
     match kind:
         case "queue" if name:

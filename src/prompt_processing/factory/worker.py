@@ -28,7 +28,7 @@ from prompt_processing.runtime.fork_server import preload
 from prompt_processing.storage import database, objects
 from prompt_processing.worker.engine import Engine
 from prompt_processing.worker.pixels import ButlerPixels
-from prompt_processing.worker.process import Process, Stores
+from prompt_processing.worker.process import Stores, VisitProcessor
 from prompt_processing.worker.supervisor import Slot, Supervisor
 from prompt_processing.worker.sweep import sweep
 from prompt_processing.worker.wait import ImageWaiter
@@ -96,7 +96,7 @@ class Factory:
         # Hidden as long as a claim holds: whoever gets the message of a dead worker can claim its visit.
         return SqlQueue(database.engine(settings.repository.queue_url), hidden=settings.worker.lease_s)
 
-    def process(self, hints: HintSource) -> Process:
+    def processor(self, hints: HintSource) -> VisitProcessor:
         """Return what takes a detector-visit through its steps.
 
         Parameters
@@ -131,7 +131,7 @@ class Factory:
             clock=self._clock,
             settings=settings.worker,
         )
-        return Process(
+        return VisitProcessor(
             pixels=ButlerPixels(preloader, self.incoming, self.work, settings.worker),
             waiter=waiter,
             stores=stores,
@@ -183,7 +183,7 @@ class Factory:
 def engine_runner(repo: Path, set_up_logging: Callable[[], None], hints: HintSource, clock: Clock) -> Runner:
     """Build what does the work inside an engine."""
     set_up_logging()
-    return Factory(repo, clock).process(hints)
+    return Factory(repo, clock).processor(hints)
 
 
 def night_clock(settings: Settings) -> Clock:

@@ -211,7 +211,7 @@ class Rule(_Part):
     canary: Canary | None = None
 
 
-class Rules(_Part):
+class SelectionRules(_Part):
     """The content of ``selection.yaml``."""
 
     rules: Annotated[tuple[Rule, ...], Field(min_length=1)]

@@ -13,7 +13,7 @@ from prompt_processing.domain.errors import ConfigError
 from prompt_processing.domain.visit import DetectorVisit
 from prompt_processing.instruments.cameras import CAMERAS, get_camera
 from prompt_processing.selection.override import Override
-from prompt_processing.selection.rules import Rule, Rules
+from prompt_processing.selection.rules import Rule, SelectionRules
 
 OVERRIDE: Final = "override"
 """Stands for the name of the rule when an operator decides."""
@@ -61,7 +61,7 @@ class Selection:
         """
         lines = _Lines(file)
         try:
-            rules = Rules.model_validate(lines.content, context={"folder": file.parent}).rules
+            rules = SelectionRules.model_validate(lines.content, context={"folder": file.parent}).rules
         except ValidationError as error:
             told = [lines.tell(details["loc"], details["msg"]) for details in error.errors()]
             raise ConfigError("\n".join(told)) from error

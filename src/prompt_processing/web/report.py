@@ -55,7 +55,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Stamp:
+class ShownAlert:
     """An alert with its cutouts as pictures."""
 
     alert: AlertSummary
@@ -173,10 +173,10 @@ def _row(visit: VisitSummary, legend: Mapping[str, str], longest: float) -> Row:
     )
 
 
-def _stamp(alert: AlertSummary) -> Stamp:
+def _stamp(alert: AlertSummary) -> ShownAlert:
     """Return an alert with its pictures; a cutout that is missing has none."""
     images = {name: data_uri(png(grey)) for name, grey in levels(alert.cutouts).items()}
-    return Stamp(alert, _flux(alert.flux / 1000, alert.flux_err / 1000), images)
+    return ShownAlert(alert, _flux(alert.flux / 1000, alert.flux_err / 1000), images)
 
 
 def _flux(flux: float, error: float) -> str:

@@ -183,7 +183,7 @@ class Engine:
         Raises
         ------
         PromptError
-            As `prompt_processing.worker.process.Process.run` does.
+            As `prompt_processing.worker.process.VisitProcessor.run` does.
         EngineLostError
             If the process has ended, has taken too long or too much memory.
         StaleClaimError

@@ -46,7 +46,7 @@ class Stores:
     products: ProductSink
 
 
-class Process:
+class VisitProcessor:
     """Takes one detector-visit through all its steps.
 
     Parameters

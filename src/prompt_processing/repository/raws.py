@@ -12,7 +12,7 @@ from prompt_processing.instruments.raw import read_raw_header
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class DescribedRaw:
     """A raw in a folder."""
 
     path: Path
@@ -20,7 +20,7 @@ class Frame:
     """What its header tells, as in `~prompt_processing.instruments.info.info_from_observation`."""
 
 
-def find_frames(folder: Path) -> list[Frame]:
+def describe_raws(folder: Path) -> list[DescribedRaw]:
     """Return the raws of a folder in the order of their exposures.
 
     Parameters
@@ -44,6 +44,6 @@ def find_frames(folder: Path) -> list[Frame]:
     return sorted(frames, key=lambda frame: (frame.info["exposure"], frame.info["detector"]))
 
 
-def _read(path: Path) -> Frame:
+def _read(path: Path) -> DescribedRaw:
     header = with_group(read_raw_header(path), path)
-    return Frame(path, info_from_observation(observation_info(header, path)))
+    return DescribedRaw(path, info_from_observation(observation_info(header, path)))
