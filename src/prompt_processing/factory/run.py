@@ -107,7 +107,7 @@ def play_night(
     Raises
     ------
     RepositoryError
-        If there is no repository, or no night.
+        If there is no repository, or no night, or nothing in it can be played.
     StoreError
         If an event could not be sent, or a raw not be copied; the others were played.
     """
@@ -119,9 +119,9 @@ def play_night(
         active=DetectorMap(Settings.load(repo).instruments).active(),
         on_error=on_error,
     )
+    if not actions:
+        raise RepositoryError(f"{night}: there is nothing to play")
     total = sum(len(action.bodies) for action in actions if isinstance(action, Publish))
-    if not total:
-        return
     clock = SkippingClock(Time(actions[0].at, format="unix", scale="utc"))
     factory = Factory(repo, clock)
     if not factory.incoming.isLocal:
