@@ -36,7 +36,7 @@ from prompt_processing.messaging.memory import MemoryQueue
 from prompt_processing.messaging.port import HintSource
 from prompt_processing.repository.create import create_repository
 from prompt_processing.runtime.fork_server import preload
-from prompt_processing.storage import database, objects
+from prompt_processing.storage import database, object_store
 from prompt_processing.worker.engine import Engine
 from prompt_processing.worker.supervisor import Slot, Supervisor
 from prompt_processing.worker.wait import ImageWaiter
@@ -51,7 +51,9 @@ class Parts:
     def __init__(self, folder: Path) -> None:
         self.incoming = folder / "incoming"
         self.incoming.mkdir(exist_ok=True)
-        self.arrivals = Arrivals(objects.root(self.incoming), objects.root(folder / "arrivals"), WallClock())
+        self.arrivals = Arrivals(
+            object_store.root(self.incoming), object_store.root(folder / "arrivals"), WallClock()
+        )
         self.ledger = SqlLedger(database.engine(f"sqlite:///{folder}/ledger.sqlite3"))
         self.queue = MemoryQueue()
 

@@ -53,7 +53,7 @@ from prompt_processing.ledger.sql import SqlLedger
 from prompt_processing.messaging.port import Received
 from prompt_processing.messaging.pubsub import PubSubHints, PubSubQueue
 from prompt_processing.runtime.fork_server import preload
-from prompt_processing.storage import database, objects
+from prompt_processing.storage import database, object_store
 from prompt_processing.worker.engine import Engine
 from prompt_processing.worker.supervisor import Slot, Supervisor
 from prompt_processing.worker.worker import Worker
@@ -136,7 +136,7 @@ def one_arrival(cloud: Cloud, sequence: int) -> float:
     ledger.publish(visit)
     ledger.wait_until_working(visit)
     time.sleep(chance.uniform(0.5, 1.5))
-    incoming = objects.root(f"gs://{cloud.topology.incoming}")
+    incoming = object_store.root(f"gs://{cloud.topology.incoming}")
     uploaded = load.put_image(incoming, visit, load.raw_key(visit, sequence))
     (record,) = ledger.finished(visit)
     assert record.outcome is not None

@@ -35,7 +35,7 @@ from prompt_processing.instruments.ingest import define_visit, ingest_raw
 from prompt_processing.instruments.skymap import SKYMAP
 from prompt_processing.preload.preloader import Preloader
 from prompt_processing.selection.override import Overrides
-from prompt_processing.storage import objects
+from prompt_processing.storage import object_store
 from prompt_processing.worker.pixels import ButlerPixels
 from support.central import PIPELINE, SHAPE, make_central, message, write_raws
 from support.material import selection_of
@@ -102,11 +102,11 @@ class Ours:
             central=central,
             apdb=MemoryApdb(),
             selection=selection_of(pipeline.parent, pipeline.stem),
-            overrides=Overrides(objects.root(work / "overrides")),
+            overrides=Overrides(object_store.root(work / "overrides")),
             padding=60.0,
             cache_bytes=1_000_000_000,
         )
-        self.pixels = ButlerPixels(preloader, objects.root(incoming), incoming, WorkerSettings())
+        self.pixels = ButlerPixels(preloader, object_store.root(incoming), incoming, WorkerSettings())
         self.products = ButlerProducts(central, work)
         self.times: dict[str, list[float]] = {"preload": [], "image to decision": [], "products": []}
 

@@ -32,7 +32,7 @@ from prompt_processing.night.clock import SkippingClock
 from prompt_processing.night.folder import read_events
 from prompt_processing.preload.preloader import Preloader
 from prompt_processing.repository.central import open_central
-from prompt_processing.storage import objects
+from prompt_processing.storage import object_store
 from prompt_processing.worker.pixels import ButlerPixels
 from prompt_processing.worker.process import Stores, VisitProcessor
 from prompt_processing.worker.wait import ImageWaiter
@@ -70,15 +70,15 @@ def process_night(night: Path, repo: Path, scratch: Path) -> list[dict[str, floa
     events = read_events(night / "events.jsonl", print)
     clock = SkippingClock(events[0].published)
     settings = Settings.load(repo)
-    arrivals = Arrivals(objects.root(night / "raw"), objects.root(scratch / "arrivals"), clock)
+    arrivals = Arrivals(object_store.root(night / "raw"), object_store.root(scratch / "arrivals"), clock)
     apdb = MemoryApdb()
     make_butler(str(scratch / "central"))
     (scratch / "work").mkdir()
     stores = Stores(
         ledger=MemoryLedger(),
-        decisions=DecisionStore(objects.root(scratch / "decisions")),
+        decisions=DecisionStore(object_store.root(scratch / "decisions")),
         apdb=apdb,
-        alerts=AlertArchive(objects.root(scratch / "alerts")),
+        alerts=AlertArchive(object_store.root(scratch / "alerts")),
         metrics=MemoryMetrics(),
         products=ButlerProducts(Butler.from_config(scratch / "central", writeable=True), scratch / "work"),
     )
@@ -99,7 +99,7 @@ def process_night(night: Path, repo: Path, scratch: Path) -> list[dict[str, floa
         settings=settings.worker,
     )
     process = VisitProcessor(
-        pixels=ButlerPixels(preloader, objects.root(night / "raw"), night, settings.worker),
+        pixels=ButlerPixels(preloader, object_store.root(night / "raw"), night, settings.worker),
         waiter=waiter,
         stores=stores,
         clock=clock,

@@ -16,7 +16,7 @@ from prompt_processing.domain.outcome import Delivery, Outcome
 from prompt_processing.domain.visit import parse_message
 from prompt_processing.ledger.memory import MemoryLedger
 from prompt_processing.messaging.memory import MemoryQueue
-from prompt_processing.storage import objects
+from prompt_processing.storage import object_store
 
 KEY = "LATISS/20260314/AT_O_20260314_000001/AT_O_20260314_000001_R00_S00.fits"
 OTHER = KEY.replace("000001", "000002")
@@ -28,7 +28,9 @@ class Landing:
     def __init__(self, folder):
         self.folder = folder / "incoming"
         self.folder.mkdir()
-        self.arrivals = Arrivals(objects.root(self.folder), objects.root(folder / "arrivals"), WallClock())
+        self.arrivals = Arrivals(
+            object_store.root(self.folder), object_store.root(folder / "arrivals"), WallClock()
+        )
         self.ledger, self.queue = MemoryLedger(), MemoryQueue()
 
     def put(self, key, group=EVENT["groupId"]):

@@ -18,7 +18,7 @@ from prompt_processing.delivery.packets import decode
 from prompt_processing.domain.outcome import Status
 from prompt_processing.ledger.sql import SqlLedger
 from prompt_processing.storage import database
-from prompt_processing.storage.objects import root
+from prompt_processing.storage.object_store import root
 from prompt_processing.views.collect import collect
 from support.equal import assert_pipetask_agrees
 from support.nights import contents, copy_repository, decisions, play

@@ -21,7 +21,7 @@ from prompt_processing.night.files import LocalRaw
 from prompt_processing.night.landing import Landing
 from prompt_processing.night.plan import Publish, PutImage
 from prompt_processing.night.play import NightPlayer, Report
-from prompt_processing.storage import objects
+from prompt_processing.storage import object_store
 from support.nights import contents
 
 START = Time("2026-03-16T02:00:00", scale="tai")
@@ -46,7 +46,7 @@ class Night:
             on_visit=self.played.append,
         )
         self.noted, self.appeared = [], threading.Event()
-        landing = NotedLanding(Landing(objects.root(folder / "incoming")), self._note, self.appeared.set)
+        landing = NotedLanding(Landing(object_store.root(folder / "incoming")), self._note, self.appeared.set)
         self.player = NightPlayer(
             folder=folder / "raw",
             landing=landing,
@@ -211,7 +211,7 @@ def test_an_image_is_noted_once_and_one_that_cannot_be_noted_is_there(make_night
         noted.append(key)
         raise RawError("no group")
 
-    landing = NotedLanding(Landing(objects.root(tmp_path / "incoming")), note, lambda: hints.append(1))
+    landing = NotedLanding(Landing(object_store.root(tmp_path / "incoming")), note, lambda: hints.append(1))
     raw = LocalRaw(parse_raw_key(made.keys[0]), made.raws[0])
     assert landing.put_sidecar(raw)
     assert [landing.put_image(raw) for _ in range(2)] == [True, False]

@@ -11,7 +11,7 @@ from prompt_processing.night.folder import read_night
 from prompt_processing.night.landing import Landing
 from prompt_processing.night.plan import Fault, Timing, plan
 from prompt_processing.night.play import LONGEST_WAIT, NightPlayer, RealTime, Report
-from prompt_processing.storage import objects
+from prompt_processing.storage import object_store
 from support.nights import contents
 
 OPENS = 1773626400.0 - 37.0
@@ -51,7 +51,7 @@ class Recorder:
                 recorder.note("image", file.raw.obs_id[-1])
                 return super().put_image(file, keep)
 
-        self.landing = RecordingLanding(objects.root(incoming))
+        self.landing = RecordingLanding(object_store.root(incoming))
 
     def announce(self, action):
         for body in action.bodies:

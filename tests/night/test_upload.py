@@ -8,7 +8,7 @@ from prompt_processing.domain.errors import ConflictError, RawError, StoreError
 from prompt_processing.night.files import find_raws
 from prompt_processing.night.landing import Landing
 from prompt_processing.night.upload import upload_raws
-from prompt_processing.storage import objects
+from prompt_processing.storage import object_store
 from support.nights import contents
 
 
@@ -21,7 +21,7 @@ def uploaded(night, incoming, landing=Landing):
     results = {}
     upload_raws(
         found(night.folder)[0],
-        landing(objects.root(incoming)),
+        landing(object_store.root(incoming)),
         threads=4,
         on_raw=lambda result: results.update({str(result.raw): result}),
     )
@@ -123,7 +123,7 @@ def test_an_image_is_not_uploaded_when_its_sidecar_was_not(make_night, incoming)
 def test_an_image_can_be_truncated(make_night, incoming):
     night = make_night(1)
     (file,), _ = found(night.folder)
-    landing = Landing(objects.root(incoming))
+    landing = Landing(object_store.root(incoming))
     whole = night.raws[0].read_bytes()
     assert landing.put_image(file, keep=0.25)
     assert (incoming / night.keys[0]).read_bytes() == whole[: len(whole) // 4]
@@ -138,4 +138,4 @@ def test_a_file_that_has_gone_is_told(make_night, incoming):
     night.raws[0].unlink()
     for keep in (1.0, 0.5):
         with pytest.raises(RawError, match="cannot be read"):
-            Landing(objects.root(incoming)).put_image(file, keep)
+            Landing(object_store.root(incoming)).put_image(file, keep)

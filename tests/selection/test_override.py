@@ -4,12 +4,12 @@ import pytest
 
 from prompt_processing.domain.errors import ConfigError
 from prompt_processing.selection.override import Override, Overrides
-from prompt_processing.storage import objects
+from prompt_processing.storage import object_store
 
 
 @pytest.fixture
 def overrides(tmp_path):
-    return Overrides(objects.root(tmp_path / "overrides"))
+    return Overrides(object_store.root(tmp_path / "overrides"))
 
 
 def change(action="set", reason="storm"):

@@ -22,7 +22,7 @@ from prompt_processing.night.folder import read_events
 from prompt_processing.preload.preloader import Preloader
 from prompt_processing.selection.rules import Rule
 from prompt_processing.selection.selection import Selection
-from prompt_processing.storage import objects
+from prompt_processing.storage import object_store
 from prompt_processing.worker.pixels import ButlerPixels
 
 
@@ -70,7 +70,7 @@ def process_with(pipeline, repo, night, butler):
         cache_bytes=0,
     )
     incoming = Path(settings.repository.incoming)
-    pixels = ButlerPixels(preloader, objects.root(incoming), incoming, settings.worker)
+    pixels = ButlerPixels(preloader, object_store.root(incoming), incoming, settings.worker)
     raw = min(incoming.rglob("*.fits*"))
     observation = read_observation(raw)
     active = {observation.instrument: [observation.detector_num]}

@@ -23,7 +23,7 @@ from prompt_processing.domain.outcome import Disposition
 from prompt_processing.domain.visit import CancelVisit, DetectorVisit
 from prompt_processing.ledger.memory import MemoryLedger
 from prompt_processing.messaging.memory import MemoryQueue
-from prompt_processing.storage import objects
+from prompt_processing.storage import object_store
 from prompt_processing.worker.process import Stores, VisitProcessor
 from prompt_processing.worker.wait import ImageWaiter
 from prompt_processing.worker.worker import Worker
@@ -196,7 +196,7 @@ class World:
         return said
 
     def _arrivals(self, clock: Any) -> Arrivals:
-        return Arrivals(objects.root(self.landing), objects.root(self.folder / "arrivals"), clock)
+        return Arrivals(object_store.root(self.landing), object_store.root(self.folder / "arrivals"), clock)
 
 
 def raw_key(number: int, snap: int = 0) -> str:

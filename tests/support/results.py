@@ -24,7 +24,7 @@ from prompt_processing.images.exposure import Exposure, MaskedImage
 from prompt_processing.images.psf import PsfModel
 from prompt_processing.ledger.sql import SqlLedger
 from prompt_processing.repository.create import create_repository
-from prompt_processing.storage import database, objects
+from prompt_processing.storage import database, object_store
 
 MJD = 61115.25
 OBJECT_ID = 77
@@ -153,9 +153,9 @@ def make_results(repo: Path, night: Path) -> Results:
     write_truth(night)
     places = Settings.load(repo).repository
     ledger = SqlLedger(database.engine(places.ledger_url))
-    decisions = DecisionStore(objects.root(places.decisions))
+    decisions = DecisionStore(object_store.root(places.decisions))
     apdb = SqlApdb(places.apdb_url)
-    archive = AlertArchive(objects.root(places.alerts))
+    archive = AlertArchive(object_store.root(places.alerts))
     nothing = History(empty("DiaObject"), empty("DiaSource"), empty("DiaForcedSource"))
     first = source_rows([10**17 + 1], 101, MJD)
     second = pd.concat(

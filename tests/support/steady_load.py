@@ -22,7 +22,7 @@ from prompt_processing.domain.clock import Clock, WallClock
 from prompt_processing.domain.visit import DetectorVisit
 from prompt_processing.factory.worker import Factory
 from prompt_processing.messaging.port import HintSource
-from prompt_processing.storage import database, objects
+from prompt_processing.storage import database, object_store
 from prompt_processing.worker.process import Stores, VisitProcessor
 from support.points import Faults
 from support.two_sources import MemoryProducts, TestPixels
@@ -47,10 +47,10 @@ class Bucket:
     place: ResourcePath
 
     def __truediv__(self, key: str) -> "Bucket":
-        return Bucket(objects.child(self.place, key))
+        return Bucket(object_store.child(self.place, key))
 
     def exists(self) -> bool:
-        return objects.read(self.place) is not None
+        return object_store.read(self.place) is not None
 
 
 def steady_runner(repo: Path, hints: HintSource, clock: Clock) -> VisitProcessor:

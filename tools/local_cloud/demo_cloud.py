@@ -25,7 +25,7 @@ from prompt_processing.night.folder import read_night
 from prompt_processing.night.landing import Landing
 from prompt_processing.night.plan import Action, Publish, Timing, plan
 from prompt_processing.night.play import NightPlayer, RealTime, Report
-from prompt_processing.storage import database, objects
+from prompt_processing.storage import database, object_store
 
 INSTANCES = 2
 """Activators: as with concurrency 1 on Cloud Run, each takes one visit at a time."""
@@ -99,7 +99,7 @@ def _landing(cloud: Cloud, folder: Path) -> Landing | GsutilLanding:
         say("the camera uploads with gsutil")
         return GsutilLanding(cloud.gcs, cloud.topology.incoming, folder / "gsutil")
     say("the camera uploads with the client library: gsutil is not installed")
-    return Landing(objects.root(f"gs://{cloud.topology.incoming}"))
+    return Landing(object_store.root(f"gs://{cloud.topology.incoming}"))
 
 
 def _wait(cloud: Cloud, actions: Sequence[Action]) -> int:

@@ -35,7 +35,7 @@ from prompt_processing.serving.activator import BUSY, Activator
 from prompt_processing.serving.border import Border
 from prompt_processing.serving.envelope import Pushed
 from prompt_processing.serving.identity import TokenVerifier
-from prompt_processing.storage import database, objects
+from prompt_processing.storage import database, object_store
 from prompt_processing.worker.supervisor import Slot, Supervisor
 from prompt_processing.worker.wait import ImageWaiter
 from prompt_processing.worker.worker import Worker
@@ -66,9 +66,13 @@ def raw_key(visit: DetectorVisit, sequence: int) -> str:
 def put_image(incoming: ResourcePath, visit: DetectorVisit, key: str) -> float:
     """Put a sidecar and a raw without pixels into a landing store; return when the raw was there."""
     sidecar = f"{key.removesuffix('.fits')}.json"
-    objects.create(objects.child(incoming, sidecar), json.dumps({"GROUPID": visit.groupId}).encode())
+    object_store.create(
+        object_store.child(incoming, sidecar), json.dumps({"GROUPID": visit.groupId}).encode()
+    )
     header = fits.Header({"GROUPID": visit.groupId, "CURINDEX": 1})
-    objects.create(objects.child(incoming, key), fits.PrimaryHDU(header=header).header.tostring().encode())
+    object_store.create(
+        object_store.child(incoming, key), fits.PrimaryHDU(header=header).header.tostring().encode()
+    )
     return time.time()
 
 

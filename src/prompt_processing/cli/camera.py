@@ -98,7 +98,7 @@ def camera_upload(context: click.Context, sources: tuple[Path, ...], to: str, th
     from prompt_processing.night.files import find_raws
     from prompt_processing.night.landing import Landing
     from prompt_processing.night.upload import upload_raws
-    from prompt_processing.storage import objects
+    from prompt_processing.storage import object_store
 
     new = there = failed = 0
     with Progress() as progress:
@@ -117,7 +117,7 @@ def camera_upload(context: click.Context, sources: tuple[Path, ...], to: str, th
                 progress.line(f"there already: {uploaded.raw}")
             progress("upload", new + there + failed, len(files))
 
-        upload_raws(files, Landing(objects.root(to)), threads=threads, on_raw=count)
+        upload_raws(files, Landing(object_store.root(to)), threads=threads, on_raw=count)
     click.echo(f"{to}: {new} raws uploaded, {there} were there already, {failed} failed")
     context.exit(1 if failed else 0)
 
@@ -205,7 +205,7 @@ def camera_play(
     from prompt_processing.night.landing import Landing
     from prompt_processing.night.plan import Fault, Timing, plan
     from prompt_processing.night.play import NightPlayer, RealTime, Report
-    from prompt_processing.storage import objects
+    from prompt_processing.storage import object_store
 
     with Progress() as progress:
         # Messages on standard output must not be mixed with what is meant for people.
@@ -230,7 +230,7 @@ def camera_play(
         _announce(clock, actions, say)
         player = NightPlayer(
             folder=night / "raw",
-            landing=Landing(objects.root(to)),
+            landing=Landing(object_store.root(to)),
             announce=announce,
             pace=RealTime(clock),
             report=Report(progress=progress, fault=say, error=lambda text: say(failure(text))),

@@ -10,7 +10,7 @@ from prompt_processing.messaging.sql import SqlQueue
 from prompt_processing.repository.central import require_repository
 from prompt_processing.selection.override import Overrides
 from prompt_processing.selection.selection import Selection
-from prompt_processing.storage import database, objects
+from prompt_processing.storage import database, object_store
 
 
 def open_ledger(repo: Path) -> SqlLedger:
@@ -88,4 +88,4 @@ def open_overrides(repo: Path) -> Overrides:
     RepositoryError
         If there is no repository.
     """
-    return Overrides(objects.root(_places(repo).overrides))
+    return Overrides(object_store.root(_places(repo).overrides))

@@ -25,7 +25,7 @@ from prompt_processing.messaging.sql import SqlQueue
 from prompt_processing.preload.preloader import Preloader
 from prompt_processing.repository.central import open_central
 from prompt_processing.runtime.fork_server import preload
-from prompt_processing.storage import database, objects
+from prompt_processing.storage import database, object_store
 from prompt_processing.worker.engine import Engine
 from prompt_processing.worker.pixels import ButlerPixels
 from prompt_processing.worker.process import Stores, VisitProcessor
@@ -57,7 +57,7 @@ class Factory:
         self.settings = Settings.load(repo)
         self._repo = repo
         self._clock = clock
-        self.incoming = objects.root(self.settings.repository.incoming)
+        self.incoming = object_store.root(self.settings.repository.incoming)
         self.work = Path(self.settings.repository.work)
 
     @cached_property
@@ -73,12 +73,12 @@ class Factory:
     @cached_property
     def decisions(self) -> DecisionStore:
         """Decisions."""
-        return DecisionStore(objects.root(self.settings.repository.decisions))
+        return DecisionStore(object_store.root(self.settings.repository.decisions))
 
     @cached_property
     def arrivals(self) -> Arrivals:
         """Arrival pointers of the landing store."""
-        return Arrivals(self.incoming, objects.root(self.settings.repository.arrivals), self._clock)
+        return Arrivals(self.incoming, object_store.root(self.settings.repository.arrivals), self._clock)
 
     @cached_property
     def publisher(self) -> Publisher:
@@ -119,8 +119,8 @@ class Factory:
             ledger=self.ledger,
             decisions=self.decisions,
             apdb=apdb,
-            alerts=AlertArchive(objects.root(places.alerts)),
-            metrics=FolderMetrics(objects.root(places.metrics)),
+            alerts=AlertArchive(object_store.root(places.alerts)),
+            metrics=FolderMetrics(object_store.root(places.metrics)),
             products=ButlerProducts(self.central, self.work),
         )
         waiter = ImageWaiter(

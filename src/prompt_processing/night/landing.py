@@ -9,7 +9,7 @@ from lsst.resources import ResourcePath
 
 from prompt_processing.domain.errors import ConflictError, RawError, StoreError
 from prompt_processing.night.files import LocalRaw
-from prompt_processing.storage import objects
+from prompt_processing.storage import object_store
 
 WHOLE: Final = 1.0
 """Fraction of the bytes of a file that is not truncated."""
@@ -58,12 +58,12 @@ class Landing:
         key = str(file.raw)
         if keep == WHOLE:
             return self._upload(key, file.path)
-        place, part = objects.child(self._store, key), _first_part(file.path, keep)
-        return _put(place, len(part), lambda: objects.create(place, part))
+        place, part = object_store.child(self._store, key), _first_part(file.path, keep)
+        return _put(place, len(part), lambda: object_store.create(place, part))
 
     def _upload(self, key: str, file: Path) -> bool:
-        place = objects.child(self._store, key)
-        return _put(place, _size(file), lambda: objects.upload(place, file))
+        place = object_store.child(self._store, key)
+        return _put(place, _size(file), lambda: object_store.upload(place, file))
 
 
 def _put(place: ResourcePath, size: int, put: Callable[[], bool]) -> bool:
@@ -72,7 +72,7 @@ def _put(place: ResourcePath, size: int, put: Callable[[], bool]) -> bool:
         return True
     # Who may only create cannot look at what is there.
     with suppress(StoreError):
-        there = objects.stat(place)
+        there = object_store.stat(place)
         if there is not None and there.size != size:
             raise ConflictError(
                 f"{place}: another object is there already, of {there.size} bytes instead of {size}"

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from prompt_processing.domain.errors import ConfigError, StoreError
 from prompt_processing.domain.visit import DetectorVisit
-from prompt_processing.storage import objects
+from prompt_processing.storage import object_store
 
 
 class Override(BaseModel):
@@ -60,7 +60,7 @@ class Overrides:
         StoreError
             If the store does not answer.
         """
-        keys = list(objects.list_after(self._root))
+        keys = list(object_store.list_after(self._root))
         if not keys:
             return None
         newest = self._read(keys[-1])
@@ -68,7 +68,7 @@ class Overrides:
 
     def history(self) -> list[Override]:
         """Return all changes, oldest first; raises as `current` does."""
-        return [self._read(key) for key in objects.list_after(self._root)]
+        return [self._read(key) for key in object_store.list_after(self._root)]
 
     def pipelines(self) -> list[str]:
         """Return the pipelines of all changes that can be understood: only these ever had an effect.
@@ -79,7 +79,7 @@ class Overrides:
             If the store does not answer.
         """
         names: dict[str, None] = {}
-        for key in objects.list_after(self._root):
+        for key in object_store.list_after(self._root):
             with suppress(ConfigError):
                 names |= dict.fromkeys(self._read(key).pipelines)
         return list(names)
@@ -100,15 +100,15 @@ class Overrides:
         override = make(datetime.now(UTC).isoformat(timespec="seconds"))
         data = override.model_dump_json(indent=2).encode() + b"\n"
         # Somebody else may make a change at the same moment: then this one is the next.
-        for number in range(len(list(objects.list_after(self._root))) + 1, 1_000_000):
-            if objects.create(objects.child(self._root, f"{number:06d}.json"), data):
+        for number in range(len(list(object_store.list_after(self._root))) + 1, 1_000_000):
+            if object_store.create(object_store.child(self._root, f"{number:06d}.json"), data):
                 return override
         raise StoreError(f"{self._root}: too many changes")
 
     def _read(self, key: str) -> Override:
-        path = objects.child(self._root, key)
+        path = object_store.child(self._root, key)
         try:
-            return Override.model_validate_json(objects.read(path) or b"")
+            return Override.model_validate_json(object_store.read(path) or b"")
         except ValidationError as error:
             problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
             raise ConfigError(f"{path}: is no override: {problems}") from error

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from prompt_processing.delivery.archive import AlertArchive
 from prompt_processing.delivery.packets import decode
 from prompt_processing.domain.errors import RepositoryError
-from prompt_processing.storage import objects
+from prompt_processing.storage import object_store
 
 CUTOUTS = ("cutoutScience", "cutoutTemplate", "cutoutDifference")
 """Fields of an alert that hold pictures."""
@@ -77,7 +77,7 @@ def read_alert(archive: str, alert_id: int) -> dict[str, Any]:
     RepositoryError
         If there is no such alert, or it is damaged.
     """
-    return decode(AlertArchive(objects.root(archive)).read(alert_id))
+    return decode(AlertArchive(object_store.root(archive)).read(alert_id))
 
 
 def read_alerts(archive: str) -> Iterator[dict[str, Any]]:
@@ -88,7 +88,7 @@ def read_alerts(archive: str) -> Iterator[dict[str, Any]]:
     RepositoryError
         If one of them is damaged.
     """
-    store = AlertArchive(objects.root(archive))
+    store = AlertArchive(object_store.root(archive))
     for alert_id in store.ids():
         yield decode(store.read(alert_id))
 

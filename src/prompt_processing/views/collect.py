@@ -17,7 +17,7 @@ from prompt_processing.domain.outcome import StageTimes
 from prompt_processing.images.dia_flags import DISQUALIFYING_FLAGS
 from prompt_processing.ledger.port import DetectorVisitRecord
 from prompt_processing.ledger.sql import SqlLedger
-from prompt_processing.storage import database, objects
+from prompt_processing.storage import database, object_store
 from prompt_processing.views.alerts import AlertSummary, cutouts, read_alert, read_alerts, summarise
 from prompt_processing.views.assess import Assessment, Measured, assess
 from prompt_processing.views.truth import read_truth
@@ -155,7 +155,7 @@ def visits_of(repo: Path) -> list[VisitSummary]:
     ledger = _ledger(places)
     if ledger is None:
         return []
-    decisions = DecisionStore(objects.root(places.decisions))
+    decisions = DecisionStore(object_store.root(places.decisions))
     return [_visit(record, decisions) for record in ledger.detector_visits()]
 
 

@@ -27,7 +27,7 @@ from prompt_processing.instruments.ingest import exposure_records, read_observat
 from prompt_processing.instruments.raw import read_raw
 from prompt_processing.preload.preloader import CANARY, Preloaded, Preloader
 from prompt_processing.selection.selection import Choice
-from prompt_processing.storage import objects
+from prompt_processing.storage import object_store
 from prompt_processing.worker.decide import decide
 from prompt_processing.worker.metrics import visit_metrics
 from prompt_processing.worker.plan import check_plan
@@ -214,7 +214,7 @@ class ButlerVisit(AbstractContextManager["ButlerVisit"]):
         """Read the raws, and define exposures and visits."""
         keys = [found for key in self._keys if (found := parse_raw_key(key)) is not None]
         wanted = [*self._keys, *(key.sidecar for key in keys)]
-        with objects.local_copies(self._incoming, wanted, self._work) as folder:
+        with object_store.local_copies(self._incoming, wanted, self._work) as folder:
             observations = [read_observation(folder / key) for key in self._keys]
             self._define(observations)
             raw = read_raw(folder / self._keys[0])
@@ -236,7 +236,7 @@ class ButlerVisit(AbstractContextManager["ButlerVisit"]):
             self._records += exposure
             ids = DataIds(universe, [*group, *exposure])
             ref = ids.ref(self._run.graph.dataset_type("raw"), collections.raws(self._visit.instrument))
-            self._raws.append(RawFile(objects.child(self._incoming, key), ref))
+            self._raws.append(RawFile(object_store.child(self._incoming, key), ref))
         self._run.add_records([*self._records, *visits])
         self._records += visits
 

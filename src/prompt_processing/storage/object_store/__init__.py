@@ -12,7 +12,7 @@ from typing import Final
 from lsst.resources import ResourcePath
 
 from prompt_processing.domain.errors import ConfigError
-from prompt_processing.storage.objects.port import Entry, Store
+from prompt_processing.storage.object_store.port import Entry, Store
 
 __all__ = [
     "Entry",
@@ -218,11 +218,11 @@ def _store(path: ResourcePath) -> Store:
     """Return what knows the kind of store that an object is in."""
     # The libraries of a cloud are imported by those who have their objects there.
     if path.isLocal:
-        from prompt_processing.storage.objects.folder import Folder  # noqa: PLC0415
+        from prompt_processing.storage.object_store.folder import Folder  # noqa: PLC0415
 
         return Folder()
     if path.scheme == "gs":
-        from prompt_processing.storage.objects.google import GoogleStorage  # noqa: PLC0415
+        from prompt_processing.storage.object_store.google import GoogleStorage  # noqa: PLC0415
 
         return GoogleStorage()
     raise ConfigError(

@@ -1,4 +1,4 @@
-"""What every kind of object store can do; `prompt_processing.storage.objects` has the promises."""
+"""What every kind of object store can do; `prompt_processing.storage.object_store` has the promises."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager

@@ -11,13 +11,13 @@ from typing import BinaryIO, Final
 from lsst.resources import ResourcePath
 
 from prompt_processing.domain.errors import StoreError
-from prompt_processing.storage.objects.port import Entry
+from prompt_processing.storage.object_store.port import Entry
 
 _TEMPORARY: Final = ".creating-"
 
 
 class Folder:
-    """`~prompt_processing.storage.objects.port.Store` in a file system with hard links."""
+    """`~prompt_processing.storage.object_store.port.Store` in a file system with hard links."""
 
     def create(self, path: ResourcePath, data: bytes) -> bool:
         """Create a file if there is none."""

@@ -24,7 +24,7 @@ from lsst.resources import ResourcePath
 from requests.exceptions import RequestException
 
 from prompt_processing.domain.errors import StoreError
-from prompt_processing.storage.objects.port import Entry
+from prompt_processing.storage.object_store.port import Entry
 
 TIMEOUT: Final = 30.0
 """Longest wait for an answer [s]."""
@@ -34,7 +34,7 @@ _ANSWERS: Final[dict[str, Any]] = {"timeout": TIMEOUT, "retry": RETRY}
 
 
 class GoogleStorage:
-    """`~prompt_processing.storage.objects.port.Store` in buckets."""
+    """`~prompt_processing.storage.object_store.port.Store` in buckets."""
 
     def create(self, path: ResourcePath, data: bytes) -> bool:
         """Create an object if there is none."""
