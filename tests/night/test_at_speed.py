@@ -150,6 +150,15 @@ def test_an_event_that_cannot_be_sent_is_told_and_the_night_goes_on(night, monke
     assert [visit.outcome for visit in night.played] == [None, None]
 
 
+def test_a_fault_of_ours_ends_the_night(night, monkeypatch):
+    def broken(bodies):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(night.queue, "publish", broken)
+    with pytest.raises(ZeroDivisionError):
+        night.play()
+
+
 @pytest.fixture
 def with_raws(make_night):
     """A night with one event, an image while its visit is under way, and one much later."""

@@ -139,7 +139,7 @@ class AtSpeed:
         """
         try:
             self._publisher.publish(action.bodies)
-        except PromptError:
+        except Exception:  # whatever it is, the night must not wait for a message that was never sent
             with self._changed:
                 self._given_up.update(map(_key, action.bodies))
                 self._changed.notify_all()
