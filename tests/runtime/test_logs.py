@@ -13,7 +13,7 @@ from prompt_processing.runtime.logs import configure
 _WRITER = """
 import logging, sys, warnings
 import structlog
-from prompt_processing import logs
+from prompt_processing.runtime import logs
 logs.configure(("prompt_processing=INFO", "talkative=ERROR"), as_json=sys.argv[1] == "json")
 log = structlog.get_logger("prompt_processing.some.module")
 log.debug("hidden")
@@ -135,7 +135,7 @@ def test_text_for_a_person_goes_to_standard_error(written):
 
 _ENDING = """
 import sys
-from prompt_processing import logs
+from prompt_processing.runtime import logs
 from prompt_processing.domain.errors import ConfigError
 logs.configure(as_json=True)
 raise ConfigError("push.callers: nobody") if sys.argv[1] == "mistake" else KeyError("ours")
