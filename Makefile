@@ -35,7 +35,7 @@ demo: $(VENV)/installed  ## Simulate a night, prepare a repository, play the nig
 
 demo-cloud: $(VENV)/installed  ## The same on emulators of Google Cloud, with the services of services/, in real time
 	$(BIN)/prompt simulate night $(DEMO)/night --instrument LATISS --seed $(SEED) --visits 3 --size full
-	PYTHONPATH=tests $(BIN)/python -m support.demo_cloud $(DEMO)/night $(DEMO)/cloud $(EVENTS)
+	PYTHONPATH=tools $(BIN)/python -m local_cloud.demo_cloud $(DEMO)/night $(DEMO)/cloud $(EVENTS)
 
 test: $(VENV)/dev.installed  ## Run all tests but the long kills
 	$(BIN)/python -m pytest $(PARALLEL) -m "not faults" $(PYTEST)
@@ -60,7 +60,7 @@ bench: $(VENV)/dev.installed  ## Run the benchmarks that docs/performance.md quo
 
 clean:  ## Remove the demo, caches and build files (the virtual environment stays: rm -rf .venv)
 	rm -rf demo dist build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
-	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The virtual environment: made with uv if it is there (it takes the version in .python-version), else with the newest
 # Python that is found.

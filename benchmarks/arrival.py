@@ -19,10 +19,12 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.extend(str(Path(__file__).parents[1] / folder) for folder in ("tests", "tools"))
 
-from prompt_processing import database, objects
+from local_cloud.visits import detector_visit
+from prompt_processing.arrivals.note import note_arrival
 from prompt_processing.arrivals.pointers import Arrivals
+from prompt_processing.arrivals.watch import ArrivalWatcher
 from prompt_processing.cli.logs import configure
 from prompt_processing.config import WorkerSettings
 from prompt_processing.domain.clock import Clock, WallClock
@@ -33,14 +35,12 @@ from prompt_processing.ledger.sql import SqlLedger
 from prompt_processing.messaging.memory import MemoryQueue
 from prompt_processing.messaging.port import HintSource
 from prompt_processing.repository.create import create_repository
-from prompt_processing.worker.arrival import note_arrival
+from prompt_processing.runtime.fork_server import preload
+from prompt_processing.storage import database, object_store
 from prompt_processing.worker.engine import Engine
-from prompt_processing.worker.fork_server import preload
 from prompt_processing.worker.supervisor import Slot, Supervisor
 from prompt_processing.worker.wait import ImageWaiter
-from prompt_processing.worker.watch import ArrivalWatcher
 from prompt_processing.worker.worker import Worker
-from support.visits import detector_visit
 
 SETTINGS = WorkerSettings()
 
@@ -51,7 +51,9 @@ class Parts:
     def __init__(self, folder: Path) -> None:
         self.incoming = folder / "incoming"
         self.incoming.mkdir(exist_ok=True)
-        self.arrivals = Arrivals(objects.root(self.incoming), objects.root(folder / "arrivals"), WallClock())
+        self.arrivals = Arrivals(
+            object_store.root(self.incoming), object_store.root(folder / "arrivals"), WallClock()
+        )
         self.ledger = SqlLedger(database.engine(f"sqlite:///{folder}/ledger.sqlite3"))
         self.queue = MemoryQueue()
 
@@ -153,7 +155,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=100, help="Images for each way; a tenth for listings.")
     options = parser.parse_args()
     configure(["ERROR"])
-    preload("prompt_processing.warm")
+    preload("prompt_processing.factory.engine_imports")
     ways = {
         "with hints": (options.images, {"watched": True, "hints": True}),
         "pointer written, every hint lost": (options.images, {"watched": True, "hints": False}),

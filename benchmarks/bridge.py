@@ -15,18 +15,18 @@ import numpy as np
 import psutil
 from google.cloud.pubsub_v1 import PublisherClient
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from prompt_processing import logs
-from prompt_processing.bridge_factory import BridgeFactory
+sys.path.extend(str(Path(__file__).parents[1] / folder) for folder in ("tests", "tools"))
+from local_cloud.bridge_world import Observatory, PubSubReceiver, bridge_service, event, keys
+from local_cloud.brokers import KafkaBroker, SchemaRegistry
+from local_cloud.cloud import Service
+from local_cloud.emulators import PubSubEmulator
+from local_cloud.fork import CONTEXT
 from prompt_processing.domain.visit import fan_out
+from prompt_processing.factory.bridge import BridgeFactory
 from prompt_processing.messaging.attributes import attributes
 from prompt_processing.messaging.pubsub import PubSubPublisher
-from prompt_processing.signals import stop_on_signals
-from support.bridge_world import Observatory, PubSubReceiver, bridge_service, event, keys
-from support.brokers import KafkaBroker, SchemaRegistry
-from support.cloud import Service
-from support.emulators import PubSubEmulator
-from support.fork import CONTEXT
+from prompt_processing.runtime import logs
+from prompt_processing.runtime.signals import stop_on_signals
 
 LATENCY_VISITS = 100
 BACKLOG_VISITS = 1000

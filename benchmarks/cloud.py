@@ -29,35 +29,36 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.extend(str(Path(__file__).parents[1] / folder) for folder in ("tests", "tools"))
 
 from engine import fresh
 from google.pubsub_v1 import Subscription
 
-from prompt_processing import database, objects
+from local_cloud import load
+from local_cloud.cloud import LEASE, PUSHER, Cloud
+from local_cloud.measure import PATIENCE, Ledger, report, wait_for
+from local_cloud.push_agent import PushAgent
+from local_cloud.sampler import sampled_runner
+from local_cloud.servers import ServerMissingError
+from local_cloud.topology import PULL_DEADLINE, subscriber
+from prompt_processing.arrivals.hints import HintRelay
 from prompt_processing.cli.logs import configure
 from prompt_processing.config import PushSettings, WorkerSettings
 from prompt_processing.domain.clock import WallClock, utc_seconds
 from prompt_processing.domain.outcome import Disposition
 from prompt_processing.domain.visit import parse_message
-from prompt_processing.factory import Factory
+from prompt_processing.factory.worker import Factory
 from prompt_processing.ledger.port import DetectorVisitRecord
 from prompt_processing.ledger.sql import SqlLedger
 from prompt_processing.messaging.port import Received
 from prompt_processing.messaging.pubsub import PubSubHints, PubSubQueue
+from prompt_processing.runtime.fork_server import preload
+from prompt_processing.storage import database, object_store
 from prompt_processing.worker.engine import Engine
-from prompt_processing.worker.fork_server import preload
-from prompt_processing.worker.hints import HintRelay
 from prompt_processing.worker.supervisor import Slot, Supervisor
 from prompt_processing.worker.worker import Worker
-from support import load, steady_load
+from support import steady_load
 from support.central import message, prepare_central
-from support.cloud import LEASE, PUSHER, Cloud
-from support.measure import PATIENCE, Ledger, report, wait_for
-from support.push_agent import PushAgent
-from support.sampler import sampled_runner
-from support.servers import ServerMissingError
-from support.topology import PULL_DEADLINE, subscriber
 
 WARM_UP = 5
 """Visits that come before those that are measured."""
@@ -114,7 +115,7 @@ def arrival(folder: Path, options: argparse.Namespace) -> None:
             )
         service = stack.enter_context(cloud.arrivals())
         stack.enter_context(cloud.push(cloud.topology.arrivals, service, audience="arrivals"))
-        preload("prompt_processing.warm")
+        preload("prompt_processing.factory.engine_imports")
         sequence = 0
         for way in ("without hints", "with hints"):
             build = functools.partial(load.waiting_runner, cloud.repo)
@@ -135,7 +136,7 @@ def one_arrival(cloud: Cloud, sequence: int) -> float:
     ledger.publish(visit)
     ledger.wait_until_working(visit)
     time.sleep(chance.uniform(0.5, 1.5))
-    incoming = objects.root(f"gs://{cloud.topology.incoming}")
+    incoming = object_store.root(f"gs://{cloud.topology.incoming}")
     uploaded = load.put_image(incoming, visit, load.raw_key(visit, sequence))
     (record,) = ledger.finished(visit)
     assert record.outcome is not None
@@ -260,7 +261,7 @@ def steady(folder: Path, options: argparse.Namespace) -> None:
     number = round(options.minutes * 60 * options.rate)
     with Cloud(folder / "repo") as cloud:
         cloud.use()
-        preload("prompt_processing.warm")
+        preload("prompt_processing.factory.engine_imports")
         build = functools.partial(steady_load.steady_runner, cloud.repo)
         with engines(cloud, build, options.engines) as supervisor:
             handled: set[str] = set()

@@ -15,7 +15,7 @@ from prompt_processing.domain import collections
 from prompt_processing.images.cosmic_rays import mask_cosmic_rays
 from prompt_processing.images.isr import process_raw
 from prompt_processing.images.masks import UNUSABLE, MaskPlane
-from prompt_processing.instruments.latiss import Latiss
+from prompt_processing.instruments.cameras import LATISS
 from prompt_processing.instruments.raw import read_raw
 
 
@@ -36,7 +36,7 @@ def main() -> None:
     ptc = calibs.pop("ptc")
     image = process_raw(
         raw.amplifiers, **calibs, gains=ptc["gain"], read_noises=ptc["read_noise"],
-        exposure_time=30.0, saturation=Latiss.saturation,
+        exposure_time=30.0, saturation=LATISS.saturation,
     )  # fmt: skip
     mask_cosmic_rays(image.copy())  # compiles
     ours = image.copy()

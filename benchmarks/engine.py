@@ -15,22 +15,22 @@ import numpy as np
 import psutil
 
 from prompt_processing.cli.logs import configure
-from prompt_processing.factory import engine_runner
+from prompt_processing.factory.worker import engine_runner
+from prompt_processing.runtime.fork_server import preload
 from prompt_processing.worker.engine import EngineProcess
-from prompt_processing.worker.fork_server import preload
 
 FRESH = """
 import sys, time
 from pathlib import Path
 start = time.monotonic()
-import prompt_processing.warm
+import prompt_processing.factory.engine_imports
 imported = time.monotonic()
 from prompt_processing.domain.clock import WallClock
-from prompt_processing.factory import Factory
+from prompt_processing.factory.worker import Factory
 from prompt_processing.messaging.memory import MemoryHints
 factory = Factory(Path(sys.argv[1]), WallClock())
 opened = time.monotonic()
-factory.process(MemoryHints())
+factory.processor(MemoryHints())
 print(imported - start, opened - imported, time.monotonic() - opened)
 """
 
@@ -78,7 +78,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("repo", type=Path, nargs="?", default=Path("demo/repo"))
     repo = parser.parse_args().repo.resolve()
-    preload("prompt_processing.warm")
+    preload("prompt_processing.factory.engine_imports")
     times, last = forked(functools.partial(engine_runner, repo, configure), 11)
     engine = psutil.Process(last.pid)
     print(f"first engine, with the process that it is forked from: {times[0]:.2f} s")

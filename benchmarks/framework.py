@@ -21,10 +21,9 @@ from lsst.daf.butler import Butler, CollectionType
 from lsst.pipe.base import Pipeline
 from lsst.pipe.base.separable_pipeline_executor import SeparablePipelineExecutor
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.extend(str(Path(__file__).parents[1] / folder) for folder in ("tests", "tools"))
 
-
-from prompt_processing import objects
+from local_cloud.servers import Postgres, ServerMissingError
 from prompt_processing.apdb.memory import MemoryApdb
 from prompt_processing.cli.logs import configure
 from prompt_processing.config import WorkerSettings
@@ -32,14 +31,14 @@ from prompt_processing.delivery.products import ButlerProducts
 from prompt_processing.domain import collections
 from prompt_processing.domain.clock import WallClock
 from prompt_processing.domain.outcome import Stopwatch
-from prompt_processing.execution.override import Overrides
 from prompt_processing.instruments.ingest import define_visit, ingest_raw
 from prompt_processing.instruments.skymap import SKYMAP
 from prompt_processing.preload.preloader import Preloader
+from prompt_processing.selection.override import Overrides
+from prompt_processing.storage import object_store
 from prompt_processing.worker.pixels import ButlerPixels
 from support.central import PIPELINE, SHAPE, make_central, message, write_raws
 from support.material import selection_of
-from support.servers import Postgres, ServerMissingError
 
 TESTS = Path(__file__).parents[1] / "tests"
 VISITS_IN_REPOSITORY = 10_000
@@ -103,11 +102,11 @@ class Ours:
             central=central,
             apdb=MemoryApdb(),
             selection=selection_of(pipeline.parent, pipeline.stem),
-            overrides=Overrides(objects.root(work / "overrides")),
+            overrides=Overrides(object_store.root(work / "overrides")),
             padding=60.0,
             cache_bytes=1_000_000_000,
         )
-        self.pixels = ButlerPixels(preloader, objects.root(incoming), incoming, WorkerSettings())
+        self.pixels = ButlerPixels(preloader, object_store.root(incoming), incoming, WorkerSettings())
         self.products = ButlerProducts(central, work)
         self.times: dict[str, list[float]] = {"preload": [], "image to decision": [], "products": []}
 

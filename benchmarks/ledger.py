@@ -13,14 +13,14 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.extend(str(Path(__file__).parents[1] / folder) for folder in ("tests", "tools"))
 
-from prompt_processing import database
+from local_cloud.servers import Postgres, ServerMissingError
+from local_cloud.visits import detector_visit
 from prompt_processing.domain.outcome import Delivery, Outcome
 from prompt_processing.ledger.sql import SqlLedger
+from prompt_processing.storage import database
 from prompt_processing.worker.process import STEPS
-from support.servers import Postgres, ServerMissingError
-from support.visits import detector_visit
 
 
 def work(url: str, client: int, begin: float, end: float) -> int:

@@ -15,11 +15,11 @@ from pathlib import Path
 import psutil
 from astropy.io import fits
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.extend(str(Path(__file__).parents[1] / folder) for folder in ("tests", "tools"))
 
 from prompt_processing.cli.logs import configure
 from prompt_processing.domain.clock import WallClock
-from prompt_processing.factory import Factory
+from prompt_processing.factory.worker import Factory
 from prompt_processing.simulation.night import simulate_night
 from support.fault_night import Night
 from support.nights import prepare

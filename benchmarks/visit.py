@@ -14,8 +14,8 @@ from pathlib import Path
 
 from lsst.daf.butler import Butler
 
-from prompt_processing import objects
 from prompt_processing.apdb.memory import MemoryApdb
+from prompt_processing.arrivals.note import note_arrival
 from prompt_processing.arrivals.pointers import Arrivals
 from prompt_processing.config import Settings
 from prompt_processing.delivery.archive import AlertArchive
@@ -23,18 +23,18 @@ from prompt_processing.delivery.decisions import DecisionStore
 from prompt_processing.delivery.memory import MemoryMetrics
 from prompt_processing.delivery.products import ButlerProducts
 from prompt_processing.domain.outcome import Delivery, Stopwatch
-from prompt_processing.factory import open_overrides, open_selection
+from prompt_processing.factory.opening import open_overrides, open_selection
 from prompt_processing.instruments.butler import make_butler
 from prompt_processing.instruments.fan_out import detector_visits
 from prompt_processing.ledger.memory import MemoryLedger
 from prompt_processing.messaging.memory import MemoryHints, MemoryQueue
+from prompt_processing.night.clock import SkippingClock
+from prompt_processing.night.folder import read_events
 from prompt_processing.preload.preloader import Preloader
 from prompt_processing.repository.central import open_central
-from prompt_processing.worker.arrival import note_arrival
-from prompt_processing.worker.camera import SkippingClock
+from prompt_processing.storage import object_store
 from prompt_processing.worker.pixels import ButlerPixels
-from prompt_processing.worker.player import read_events
-from prompt_processing.worker.process import Process, Stores
+from prompt_processing.worker.process import Stores, VisitProcessor
 from prompt_processing.worker.wait import ImageWaiter
 
 AFTER_THE_ALERTS = ("metrics", "products")
@@ -70,15 +70,15 @@ def process_night(night: Path, repo: Path, scratch: Path) -> list[dict[str, floa
     events = read_events(night / "events.jsonl", print)
     clock = SkippingClock(events[0].published)
     settings = Settings.load(repo)
-    arrivals = Arrivals(objects.root(night / "raw"), objects.root(scratch / "arrivals"), clock)
+    arrivals = Arrivals(object_store.root(night / "raw"), object_store.root(scratch / "arrivals"), clock)
     apdb = MemoryApdb()
     make_butler(str(scratch / "central"))
     (scratch / "work").mkdir()
     stores = Stores(
         ledger=MemoryLedger(),
-        decisions=DecisionStore(objects.root(scratch / "decisions")),
+        decisions=DecisionStore(object_store.root(scratch / "decisions")),
         apdb=apdb,
-        alerts=AlertArchive(objects.root(scratch / "alerts")),
+        alerts=AlertArchive(object_store.root(scratch / "alerts")),
         metrics=MemoryMetrics(),
         products=ButlerProducts(Butler.from_config(scratch / "central", writeable=True), scratch / "work"),
     )
@@ -98,8 +98,8 @@ def process_night(night: Path, repo: Path, scratch: Path) -> list[dict[str, floa
         clock=clock,
         settings=settings.worker,
     )
-    process = Process(
-        pixels=ButlerPixels(preloader, objects.root(night / "raw"), night, settings.worker),
+    process = VisitProcessor(
+        pixels=ButlerPixels(preloader, object_store.root(night / "raw"), night, settings.worker),
         waiter=waiter,
         stores=stores,
         clock=clock,

@@ -20,7 +20,7 @@ def pytest_addoption(parser):
 
 def make_server(request, make):
     """Return a server that is not started yet; skip, or fail, where it is not installed."""
-    from support.servers import ServerMissingError
+    from local_cloud.servers import ServerMissingError
 
     try:
         return make()
@@ -39,7 +39,7 @@ def require_services(request):
 @pytest.fixture(scope="session")
 def postgres(request):
     """A PostgreSQL server, started when a test asks for it."""
-    from support.servers import Postgres
+    from local_cloud.servers import Postgres
 
     with make_server(request, Postgres) as server:
         yield server
@@ -54,7 +54,7 @@ def postgres_url(postgres):
 @pytest.fixture(scope="session")
 def pubsub(request):
     """The Pub/Sub emulator; whoever shares it gives each test a project of its own."""
-    from support.emulators import PubSubEmulator
+    from local_cloud.emulators import PubSubEmulator
 
     with make_server(request, PubSubEmulator) as server:
         yield server
@@ -63,7 +63,7 @@ def pubsub(request):
 @pytest.fixture(scope="session")
 def gcs(request, pubsub):
     """A Cloud Storage server that publishes notifications to it; each test needs buckets of its own."""
-    from support.emulators import GcsServer
+    from local_cloud.emulators import GcsServer
 
     with make_server(request, lambda: GcsServer(pubsub.host)) as server:
         yield server
@@ -72,7 +72,7 @@ def gcs(request, pubsub):
 @pytest.fixture
 def own_topology(pubsub, gcs):
     """A function that makes topics, subscriptions and buckets on them, with names of the test's own."""
-    from support.topology import make_topology
+    from local_cloud.topology import make_topology
 
     own = uuid.uuid4().hex[:12]
 
@@ -88,7 +88,7 @@ def new_bucket(gcs, monkeypatch):
     """The name of a new, empty bucket there; what the code under test asks is asked there."""
     from lsst.resources import gs
 
-    from support.topology import storage
+    from local_cloud.topology import storage
 
     name = f"bucket-{uuid.uuid4().hex[:12]}"
     with storage(gcs.url) as client:
@@ -110,7 +110,7 @@ def results(tmp_path_factory):
 @pytest.fixture(scope="session")
 def kafka(request):
     """A Kafka broker; whoever shares it gives each test topics and groups of its own."""
-    from support.brokers import KafkaBroker
+    from local_cloud.brokers import KafkaBroker
 
     with make_server(request, KafkaBroker) as server:
         yield server
@@ -119,7 +119,7 @@ def kafka(request):
 @pytest.fixture(scope="session")
 def registry(request):
     """A schema registry; whoever shares it gives each test subjects of its own."""
-    from support.brokers import SchemaRegistry
+    from local_cloud.brokers import SchemaRegistry
 
     with make_server(request, SchemaRegistry) as server:
         yield server
@@ -128,7 +128,7 @@ def registry(request):
 @pytest.fixture(scope="session")
 def redis_server(request):
     """A Redis server; whoever shares it gives each test keys of its own."""
-    from support.brokers import RedisServer
+    from local_cloud.brokers import RedisServer
 
     with make_server(request, RedisServer) as server:
         yield server
@@ -137,7 +137,7 @@ def redis_server(request):
 @pytest.fixture
 def receiver(pubsub):
     """A topic of its own for the bridge's messages, and what comes there."""
-    from support.bridge_world import PubSubReceiver
+    from local_cloud.bridge_world import PubSubReceiver
 
     with PubSubReceiver(pubsub.host) as made:
         yield made

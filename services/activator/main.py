@@ -9,8 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prompt_processing import logs
-from prompt_processing.worker import fork_server
+from prompt_processing.runtime import fork_server, logs
 
 if TYPE_CHECKING:
     from flask import Request, Response
@@ -19,12 +18,12 @@ REPO = Path(os.environ.get("PROMPT_REPO", "."))
 set_up_logging = partial(logs.configure, ("prompt_processing=INFO",), as_json=True)
 set_up_logging()
 if __name__ != "__mp_main__":  # as which each engine of a pulling worker imports this file
-    fork_server.start("prompt_processing.warm")  # beside all that this process imports
+    fork_server.start("prompt_processing.factory.engine_imports")  # beside all that this process imports
 
 if __name__ == "__main__":
-    from prompt_processing.drivers import run_worker
-    from prompt_processing.serving.health import Health
-    from prompt_processing.signals import stop_on_signals
+    from prompt_processing.factory.run import run_worker
+    from prompt_processing.runtime.health import Health
+    from prompt_processing.runtime.signals import stop_on_signals
 
     stop = stop_on_signals()
     with Health() as health:

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prompt_processing import logs
+from prompt_processing.runtime import logs
 from prompt_processing.serving.arrivals import start_arrivals
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@
 import os
 from pathlib import Path
 
-from prompt_processing import logs
-from prompt_processing.bridge_factory import BridgeFactory
-from prompt_processing.serving.health import Health
-from prompt_processing.signals import stop_on_signals
+from prompt_processing.factory.bridge import BridgeFactory
+from prompt_processing.runtime import logs
+from prompt_processing.runtime.health import Health
+from prompt_processing.runtime.signals import stop_on_signals
 
 logs.configure(("prompt_processing=INFO",), as_json=True)
 stop = stop_on_signals()

@@ -8,11 +8,11 @@ import pytest
 from astropy.io import fits
 from astropy.time import Time
 
-from prompt_processing import objects
 from prompt_processing.arrivals.pointers import Arrivals
 from prompt_processing.domain.clock import WallClock
 from prompt_processing.domain.errors import HeaderError, RawError
 from prompt_processing.domain.visit import DetectorVisitKey
+from prompt_processing.storage import object_store
 
 OBS_ID = "AT_O_20260315_000007"
 KEY = f"LATISS/20260315/{OBS_ID}/{OBS_ID}_R00_S00.fits"
@@ -32,7 +32,7 @@ def store(tmp_path):
 
 @pytest.fixture
 def arrivals(store, tmp_path):
-    return Arrivals(objects.root(store), objects.root(tmp_path / "arrivals"), FixedClock())
+    return Arrivals(object_store.root(store), object_store.root(tmp_path / "arrivals"), FixedClock())
 
 
 def write_raw(store, key=KEY, *, sidecar=None, content=None, **cards):
@@ -81,7 +81,7 @@ def test_the_header_tells_if_the_sidecar_does_not(arrivals, store):
 def test_recording_again_changes_nothing(arrivals, store, tmp_path):
     write_raw(store, groupid=GROUP, curindex=1)
     first = arrivals.record(KEY)
-    later = Arrivals(objects.root(store), objects.root(tmp_path / "arrivals"), WallClock())
+    later = Arrivals(object_store.root(store), object_store.root(tmp_path / "arrivals"), WallClock())
     assert later.record(KEY) == first
 
 

@@ -18,7 +18,8 @@ from prompt_processing.audit.evidence import (
     ProductType,
     identifiers,
 )
-from prompt_processing.domain.decision import Decision, DecisionInfo
+from prompt_processing.delivery.decision import Decision
+from prompt_processing.domain.decision import DecisionInfo
 from prompt_processing.domain.errors import PsfError
 from prompt_processing.domain.outcome import Outcome
 from prompt_processing.domain.visit import DetectorVisitKey

@@ -11,12 +11,12 @@ import pytest
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
+from local_cloud.visits import EVENT
 from prompt_processing.bridge.decode import Decoder
 from prompt_processing.bridge.records import Record
-from prompt_processing.camera.sal_events import SalEvents
 from prompt_processing.domain.errors import EventError, StoreError
 from prompt_processing.domain.visit import NextVisitCanceled, parse_event
-from support.visits import EVENT
+from prompt_processing.night.sal_events import SalEvents
 
 VISITS, CANCEL = "visits", "cancellations"
 

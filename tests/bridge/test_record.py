@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from local_cloud.visits import EVENT
 from prompt_processing.bridge import bridge as module
 from prompt_processing.bridge.bridge import Handled
 from prompt_processing.bridge.dead_letters import error_of, unwrap
@@ -19,7 +20,6 @@ from prompt_processing.domain.errors import RefusedMessageError, StoreError
 from prompt_processing.domain.visit import NextVisitCanceled, parse_event, parse_message
 from support.bridge import VISITS, Letters, Log, LogSource, Observatory, Sink, make_bridge
 from support.points import TestClock
-from support.visits import EVENT
 
 
 @pytest.fixture(autouse=True)

@@ -4,13 +4,13 @@ import pytest
 import yaml
 from structlog.testing import capture_logs
 
+from local_cloud.visits import EVENT
 from prompt_processing.bridge.rules import Rules, Skipped
 from prompt_processing.config import BridgeSettings, InstrumentSettings
 from prompt_processing.domain.clock import from_tai_seconds
 from prompt_processing.domain.errors import ConfigError, EventError
 from prompt_processing.domain.visit import CancelVisit, NextVisitCanceled, parse_event
 from prompt_processing.instruments.detector_map import DetectorMap
-from support.visits import EVENT
 
 LSSTCAM = {"instrument": "LSSTCam", "salIndex": 1}
 

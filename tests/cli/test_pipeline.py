@@ -5,9 +5,9 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from local_cloud.visits import EVENT
 from prompt_processing.cli.app import main
 from prompt_processing.repository.create import create_repository
-from support.visits import EVENT
 
 
 @pytest.fixture(scope="module")

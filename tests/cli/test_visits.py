@@ -5,16 +5,16 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from prompt_processing import database
+from local_cloud.visits import detector_visit
 from prompt_processing.cli import main
 from prompt_processing.config import Settings
 from prompt_processing.domain.errors import StoreError
 from prompt_processing.domain.outcome import Delivery, Outcome, StageTimes
 from prompt_processing.domain.visit import parse_message
-from prompt_processing.factory import open_ledger, open_queue
+from prompt_processing.factory.opening import open_ledger, open_queue
 from prompt_processing.repository.create import create_repository
+from prompt_processing.storage import database
 from support.first_ledger import METADATA
-from support.visits import detector_visit
 
 GROUP = "2026-03-15T01:00:00.000"
 

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from prompt_processing import objects
 from prompt_processing.delivery.archive import AlertArchive, alert_key
+from prompt_processing.delivery.decision import Decision
 from prompt_processing.delivery.decisions import DecisionStore
 from prompt_processing.delivery.memory import MemoryAlerts, MemoryDecisions, MemoryMetrics
 from prompt_processing.delivery.metrics import (
@@ -21,9 +21,10 @@ from prompt_processing.delivery.metrics import (
     verify_job,
 )
 from prompt_processing.delivery.packets import AlertSchema
-from prompt_processing.domain.decision import Decision, DecisionInfo
+from prompt_processing.domain.decision import DecisionInfo
 from prompt_processing.domain.errors import ConflictError, RepositoryError, StoreError
 from prompt_processing.domain.visit import DetectorVisitKey
+from prompt_processing.storage import object_store
 
 PACKET = b"\0" + (1101).to_bytes(4, "big") + b"avro"
 ID = 214748364800000123
@@ -31,7 +32,7 @@ ID = 214748364800000123
 
 @pytest.fixture(params=["memory", "folder"])
 def alerts(request, tmp_path):
-    return MemoryAlerts() if request.param == "memory" else AlertArchive(objects.root(tmp_path))
+    return MemoryAlerts() if request.param == "memory" else AlertArchive(object_store.root(tmp_path))
 
 
 def sent(sink):
@@ -54,7 +55,7 @@ def test_another_alert_under_the_same_id_is_a_conflict(alerts):
 
 
 def test_the_archive_has_the_layout_of_the_alert_database(tmp_path):
-    AlertArchive(objects.root(tmp_path)).send([(ID, PACKET)])
+    AlertArchive(object_store.root(tmp_path)).send([(ID, PACKET)])
     file = tmp_path / "v2/alerts/214748" / f"{ID}.avro.gz"
     assert gzip.decompress(file.read_bytes()) == PACKET
     schema = json.loads((tmp_path / "v2/schemas/1101.json").read_text())
@@ -66,12 +67,12 @@ def test_the_archive_has_the_layout_of_the_alert_database(tmp_path):
 
 def test_an_archived_alert_is_the_same_each_time(tmp_path):
     for name in ("a", "b"):
-        AlertArchive(objects.root(tmp_path / name)).send([(ID, PACKET)])
+        AlertArchive(object_store.root(tmp_path / name)).send([(ID, PACKET)])
     assert (tmp_path / "a" / alert_key(ID)).read_bytes() == (tmp_path / "b" / alert_key(ID)).read_bytes()
 
 
 def test_a_missing_or_damaged_alert_is_named(tmp_path):
-    archive = AlertArchive(objects.root(tmp_path))
+    archive = AlertArchive(object_store.root(tmp_path))
     with pytest.raises(RepositoryError, match="no such alert"):
         archive.read(ID)
     archive.send([(ID, PACKET)])
@@ -140,7 +141,7 @@ def test_sasquatch_records_follow_their_own_schema():
 
 
 def test_metrics_of_the_same_visit_are_replaced(tmp_path):
-    folder, memory = FolderMetrics(objects.root(tmp_path)), MemoryMetrics()
+    folder, memory = FolderMetrics(object_store.root(tmp_path)), MemoryMetrics()
     better = metrics(measurements=(Measurement("prompt.n_dia_sources", 13),))
     for sink in (folder, memory):
         sink.send(metrics())
@@ -155,7 +156,7 @@ def test_metrics_of_the_same_visit_are_replaced(tmp_path):
 def test_metrics_that_cannot_be_written_are_a_store_error(tmp_path):
     (tmp_path / "verify").write_bytes(b"")
     with pytest.raises(StoreError, match="verify"):
-        FolderMetrics(objects.root(tmp_path)).send(metrics())
+        FolderMetrics(object_store.root(tmp_path)).send(metrics())
 
 
 def test_a_metric_has_a_package():
@@ -184,7 +185,7 @@ def decision(attempt=1):
 
 @pytest.fixture(params=["memory", "folder"])
 def decisions(request, tmp_path):
-    return MemoryDecisions() if request.param == "memory" else DecisionStore(objects.root(tmp_path))
+    return MemoryDecisions() if request.param == "memory" else DecisionStore(object_store.root(tmp_path))
 
 
 def test_the_first_decision_stands(decisions):

@@ -7,7 +7,7 @@ from lsst.daf.butler import DimensionUniverse, StorageClassFactory
 
 from prompt_processing.execution.data_ids import DataIds
 from prompt_processing.execution.memory import MemoryButler
-from prompt_processing.instruments.storage import butler_config, make_dataset_type
+from prompt_processing.instruments.dataset_types import butler_config, make_dataset_type
 
 UNIVERSE = DimensionUniverse()
 

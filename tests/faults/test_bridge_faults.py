@@ -9,7 +9,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from support.bridge_world import (
+from local_cloud.bridge_world import (
     Observatory,
     PubSubReceiver,
     RedisReceiver,
@@ -20,11 +20,11 @@ from support.bridge_world import (
     kill_bridges,
     metrics,
 )
-from support.emulators import Proxy
+from local_cloud.emulators import Proxy
+from local_cloud.http_sink import HttpSink
+from local_cloud.kafka_line import Api
+from local_cloud.servers import LOOPBACK
 from support.engines import wait_for
-from support.http_sink import HttpSink
-from support.kafka_line import Api
-from support.servers import LOOPBACK
 
 pytestmark = pytest.mark.faults
 N_KILLS = 50
@@ -110,7 +110,7 @@ def test_registry_and_pubsub_are_away_for_a_minute(kafka, registry, pubsub, tell
 
 def test_the_broker_is_killed_again_and_again(require_services, registry, pubsub, receiver, tell, is_long):
     """The only bridge joins, polls, commits or has nothing to do when the broker dies."""
-    from support.brokers import KafkaBroker
+    from local_cloud.brokers import KafkaBroker
 
     n_kills = 20 if is_long else 4
     groups = iter(names(2 * n_kills))
@@ -146,7 +146,7 @@ def test_the_broker_is_killed_again_and_again(require_services, registry, pubsub
 
 
 def test_redis_is_killed_again_and_again(require_services, observatory, bridge_settings, tell):
-    from support.brokers import RedisServer
+    from local_cloud.brokers import RedisServer
 
     with require_services(RedisServer) as server:
         receiver = RedisReceiver(server.url)

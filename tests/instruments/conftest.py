@@ -3,8 +3,8 @@ import shutil
 import pytest
 from lsst.daf.butler import Butler
 
+from prompt_processing.instruments.dataset_types import butler_config, register_dataset_types
 from prompt_processing.instruments.latiss import Latiss
-from prompt_processing.instruments.storage import butler_config, register_dataset_types
 
 
 @pytest.fixture(scope="session")

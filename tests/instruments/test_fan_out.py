@@ -5,14 +5,14 @@ import json
 import astropy.units as u
 import pytest
 
+from local_cloud.visits import EVENT
 from prompt_processing.domain.clock import from_tai_seconds
 from prompt_processing.domain.errors import ConfigError, EventError
 from prompt_processing.domain.visit import parse_event
-from prompt_processing.instruments.cameras import get_instrument
+from prompt_processing.instruments.cameras import get_camera
 from prompt_processing.instruments.fan_out import detector_visits
-from support.visits import EVENT
 
-SITE = get_instrument("LATISS").site
+SITE = get_camera("LATISS").site
 
 
 def event(**changes):

@@ -5,10 +5,11 @@ from astropy.coordinates import SkyCoord
 from lsst.pipe.base import Instrument
 
 from prompt_processing.domain.errors import ConfigError, HeaderError
-from prompt_processing.instruments.cameras import get_instrument
+from prompt_processing.instruments.cameras import LATISS, get_camera
 from prompt_processing.instruments.formatters import RawFormatter
 from prompt_processing.instruments.latiss import Latiss
-from prompt_processing.instruments.pointing import detector_region, predicted_wcs, sky_polygon
+from prompt_processing.instruments.pointing import predicted_wcs
+from prompt_processing.instruments.regions import detector_region, sky_polygon
 
 SHAPE = (4000, 4072)
 
@@ -24,7 +25,7 @@ SHAPE = (4000, 4072)
     ],
 )  # fmt: skip
 def test_bands(physical, band):
-    assert Latiss().band_of(physical) == band
+    assert LATISS.band_of(physical) == band
 
 
 def test_the_middleware_finds_the_instrument_in_a_repository(butler):
@@ -50,15 +51,15 @@ def test_registering_again_changes_nothing(butler):
 
 
 def test_instruments_are_known_by_name():
-    assert get_instrument("LATISS").getName() == "LATISS"
+    assert get_camera("LATISS").name == Latiss.getName() == "LATISS"
     with pytest.raises(ConfigError, match=r"HSC.*LATISS"):
-        get_instrument("HSC")
+        get_camera("HSC")
 
 
 @pytest.mark.parametrize("rotation", [0.0, 30.0, 98.5, 180.0, 300.0])
 @pytest.mark.parametrize(("ra", "dec"), [(80.0, -30.0), (0.0, 0.0), (359.99, 85.0)])
 def test_the_predicted_wcs_has_the_orientation_of_the_header(ra, dec, rotation):
-    wcs = predicted_wcs(ra, dec, rotation, SHAPE, Latiss.pixel_scale)
+    wcs = predicted_wcs(ra, dec, rotation, SHAPE, LATISS.pixel_scale)
     x, y = (SHAPE[1] - 1) / 2, (SHAPE[0] - 1) / 2
     boresight, up, right = (
         SkyCoord(*wcs.all_pix2world(x + dx, y + dy, 0), unit=u.deg) for dx, dy in ((0, 0), (0, 100), (100, 0))
@@ -77,7 +78,7 @@ def test_boresight_is_at_the_fits_pixel_of_the_convention():
 
 def test_a_region_covers_the_whole_detector_wherever_it_looks():
     for ra, dec in ((10.0, 0.0), (0.0, 89.99), (359.99, -45.0)):
-        wcs = predicted_wcs(ra, dec, 12.0, SHAPE, Latiss.pixel_scale)
+        wcs = predicted_wcs(ra, dec, 12.0, SHAPE, LATISS.pixel_scale)
         region = detector_region(wcs, SHAPE, padding=0.0)
         rng = np.random.default_rng(4)
         pixels = rng.uniform([-0.49, -0.49], [SHAPE[1] - 0.51, SHAPE[0] - 0.51], (100, 2))

@@ -9,18 +9,19 @@ from prompt_processing.domain.errors import EventError, HeaderError, RawError
 from prompt_processing.domain.ids import detector_exposure_id, source_id
 from prompt_processing.domain.raws import parse_raw_key
 from prompt_processing.images.amplifier import assemble
-from prompt_processing.instruments.cameras import get_instrument
+from prompt_processing.instruments.cameras import LSSTCAM
 from prompt_processing.instruments.ingest import define_visit, ingest_raw
 from prompt_processing.instruments.lsstcam import LsstCam
 from prompt_processing.instruments.lsstcam_layout import places
 from prompt_processing.instruments.observation import observation_info
-from prompt_processing.instruments.pointing import detector_region, predicted_wcs
+from prompt_processing.instruments.pointing import predicted_wcs
 from prompt_processing.instruments.raw import read_raw
+from prompt_processing.instruments.regions import detector_region, visit_region
 from prompt_processing.simulation.cameras import simulated_detectors
 from support import latiss_files as files
 from support import lsstcam_files
 
-CAMERA = LsstCam()
+CAMERA = LSSTCAM
 MIDDLE = 94
 
 
@@ -129,7 +130,7 @@ def test_ids_of_all_detectors_differ_and_fit():
 
 
 def test_a_raw_is_ingested_where_its_detector_looks(butler, tmp_path):
-    get_instrument("LSSTCam").register(butler.registry)
+    LsstCam().register(butler.registry)
     path = files.write(tmp_path / "a.fits", header(CCDSLOT="S12"))
     ref, observation = ingest_raw(butler, path, run="LSSTCam/raw")
     define_visit(butler, observation, (80, 168))
@@ -188,7 +189,7 @@ def test_the_prediction_around_the_detector_agrees_with_the_plane_of_the_boresig
 
 
 def test_the_region_of_a_visit_holds_every_detector_and_little_more():
-    region = CAMERA.visit_region(0.1, -60.0, 40.0, 1.0)
+    region = visit_region(CAMERA, 0.1, -60.0, 40.0, 1.0)
     for detector in CAMERA.detectors:
         wcs = CAMERA.predicted_wcs(detector, 0.1, -60.0, 40.0)
         assert region.contains(detector_region(wcs, CAMERA.detector_shape(detector), padding=0.0))
@@ -198,7 +199,7 @@ def test_the_region_of_a_visit_holds_every_detector_and_little_more():
 
 @pytest.mark.parametrize("order", [(94, 78), (78, 94)])
 def test_two_detectors_make_one_visit_whichever_comes_first(butler, tmp_path, order):
-    CAMERA.register(butler.registry)
+    LsstCam().register(butler.registry)
     for detector in order:
         raft, slot = CAMERA.raft_and_sensor(detector)
         path = files.write(tmp_path / f"{detector}.fits", header(RAFTBAY=raft, CCDSLOT=slot))
@@ -209,7 +210,7 @@ def test_two_detectors_make_one_visit_whichever_comes_first(butler, tmp_path, or
     assert sorted(region.detector for region in regions) == [78, 94]
     assert all(visit.region.contains(region.region) for region in regions)
     assert not regions[0].region.intersects(regions[1].region)
-    assert visit.region == CAMERA.visit_region(223.75, -20.0, 98.5, 60.0)
+    assert visit.region == visit_region(CAMERA, 223.75, -20.0, 98.5, 60.0)
 
 
 @pytest.mark.parametrize("vendor", ["E2V", "ITL"])

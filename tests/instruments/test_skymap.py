@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from lsst.sphgeom import LonLat, UnitVector3d
 
 from prompt_processing.domain.errors import RepositoryError
-from prompt_processing.instruments.pointing import detector_region, predicted_wcs
+from prompt_processing.instruments.pointing import predicted_wcs
+from prompt_processing.instruments.regions import detector_region
 from prompt_processing.instruments.skymap import (
     SKYMAP,
     Patch,

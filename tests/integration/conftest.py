@@ -49,7 +49,7 @@ def repo(prepared, tmp_path):
 
 @pytest.fixture
 def observatory(kafka, registry):
-    from support.bridge_world import Observatory
+    from local_cloud.bridge_world import Observatory
 
     return Observatory.on(kafka, registry)
 

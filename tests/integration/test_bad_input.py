@@ -8,11 +8,11 @@ import pytest
 from astropy.io import fits
 from lsst.daf.butler import Butler
 
-from prompt_processing import database
 from prompt_processing.config import Settings
 from prompt_processing.domain.raws import parse_raw_key
 from prompt_processing.ledger.sql import SqlLedger
 from prompt_processing.repository.create import create_repository
+from prompt_processing.storage import database
 from support.nights import play
 
 pytestmark = pytest.mark.slow

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from confluent_kafka import Producer
 
-from support.bridge_world import (
+from local_cloud.bridge_world import (
     FOREVER,
     Observatory,
     RedisReceiver,
@@ -24,9 +24,9 @@ from support.bridge_world import (
     kill_bridges,
     metrics,
 )
-from support.emulators import Proxy
+from local_cloud.emulators import Proxy
+from local_cloud.http_sink import Answer, HttpSink
 from support.engines import wait_for
-from support.http_sink import Answer, HttpSink
 
 pytestmark = pytest.mark.slow
 until = partial(wait_for, timeout=FOREVER)
@@ -131,7 +131,7 @@ def test_what_was_sent_may_be_sent_again(observatory, receiver, bridge_settings,
 
 
 def test_the_broker_may_be_killed_and_comes_back(require_services, registry, pubsub, receiver):
-    from support.brokers import KafkaBroker
+    from local_cloud.brokers import KafkaBroker
 
     with require_services(KafkaBroker) as broker:
         observatory = Observatory.on(broker, registry)
@@ -152,7 +152,7 @@ def test_the_broker_may_be_killed_and_comes_back(require_services, registry, pub
 
 @pytest.mark.parametrize("how", ["killed", "frozen"])
 def test_a_bridge_stops_while_nobody_answers_its_commit(require_services, registry, how):
-    from support.brokers import KafkaBroker
+    from local_cloud.brokers import KafkaBroker
 
     with require_services(KafkaBroker) as broker, HttpSink() as sink:
         answered = threading.Event()
@@ -219,7 +219,7 @@ def test_pubsub_may_be_away_and_the_bridge_stops_all_the_same(observatory, recei
 
 
 def test_redis_may_be_away(require_services, observatory, bridge_settings):
-    from support.brokers import RedisServer
+    from local_cloud.brokers import RedisServer
 
     with require_services(RedisServer) as server, ExitStack() as opened:
         receiver = RedisReceiver(server.url)

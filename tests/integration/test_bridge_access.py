@@ -6,7 +6,7 @@ import pytest
 import requests
 from confluent_kafka.admin import AclOperation, ResourceType
 
-from support.bridge_world import FOREVER, bridge_process, bridge_service, keys, metrics
+from local_cloud.bridge_world import FOREVER, bridge_process, bridge_service, keys, metrics
 from support.engines import wait_for
 
 pytestmark = pytest.mark.slow

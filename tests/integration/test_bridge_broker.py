@@ -17,14 +17,14 @@ from confluent_kafka.admin import (
 )
 
 import prompt_processing.bridge.kafka_group as module
+from local_cloud.bridge_world import FOREVER, Observatory, bridge_process, bridge_service, keys, metrics
+from local_cloud.kafka_line import Api
 from prompt_processing.bridge.kafka_group import GroupSource
 from prompt_processing.bridge.metrics import BridgeMetrics
 from prompt_processing.config import KafkaSettings
 from prompt_processing.domain.errors import StoreError
 from prompt_processing.messaging.kafka import connection
-from support.bridge_world import FOREVER, Observatory, bridge_process, bridge_service, keys, metrics
 from support.engines import wait_for
-from support.kafka_line import Api
 
 pytestmark = pytest.mark.slow
 until = partial(wait_for, timeout=FOREVER)
@@ -178,7 +178,7 @@ def test_a_topic_is_deleted_and_made_again(kafka, observatory, receiver, bridge_
 
 def test_a_broker_comes_back_with_an_empty_disk(require_services, registry, pubsub, receiver):
     """Topics, groups and offsets are gone, and what the producer of the second bridge knew of them."""
-    from support.brokers import KafkaBroker
+    from local_cloud.brokers import KafkaBroker
 
     with require_services(KafkaBroker) as broker, ExitStack() as opened:
         reader, writer = (Observatory.on(broker, registry) for _ in range(2))
@@ -210,7 +210,7 @@ def test_a_broker_comes_back_with_an_empty_disk(require_services, registry, pubs
 
 
 def test_a_password_is_changed_and_changed_back(require_services, registry, pubsub, receiver):
-    from support.brokers import KafkaBroker
+    from local_cloud.brokers import KafkaBroker
 
     def set_password(broker, password):
         info = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096)

@@ -11,8 +11,8 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
-from support.brokers import KafkaBroker, RedisServer, SchemaRegistry
-from support.servers import LOOPBACK
+from local_cloud.brokers import KafkaBroker, RedisServer, SchemaRegistry
+from local_cloud.servers import LOOPBACK
 
 LONG = 30.0
 """A wait that ends earlier, because something comes."""

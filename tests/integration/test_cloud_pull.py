@@ -5,9 +5,9 @@ import time
 import pytest
 import requests
 
-from support.cloud import Cloud
+from local_cloud.cloud import Cloud
+from local_cloud.emulators import Proxy, PubSubEmulator
 from support.cloud_night import CloudNight
-from support.emulators import Proxy, PubSubEmulator
 
 pytestmark = pytest.mark.slow
 

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
+from local_cloud.cloud import PUSHER, Cloud
 from prompt_processing.messaging.webhook import WebhookPublisher
 from prompt_processing.serving.envelope import WEBHOOK
-from support.cloud import PUSHER, Cloud
 from support.cloud_night import PATIENCE, CloudNight
 
 pytestmark = pytest.mark.slow

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from local_cloud.emulators import GCS_VERSION
+from local_cloud.servers import LOOPBACK, ServerMissingError
+from local_cloud.topology import storage, subscriber
 from prompt_processing.config import Settings
-from support.emulators import GCS_VERSION
-from support.servers import LOOPBACK, ServerMissingError
-from support.topology import storage, subscriber
 
 ROOT = Path(__file__).parents[2]
 

@@ -15,10 +15,10 @@ from google.api_core.exceptions import GoogleAPICallError, NotFound
 from google.pubsub_v1 import PubsubMessage
 from sqlalchemy import text
 
-from prompt_processing import database
-from support.emulators import GcsServer, Proxy, PubSubEmulator
-from support.servers import LOOPBACK, Postgres
-from support.topology import notify, publish, publisher, pull, storage, subscriber
+from local_cloud.emulators import GcsServer, Proxy, PubSubEmulator
+from local_cloud.servers import LOOPBACK, Postgres
+from local_cloud.topology import notify, publish, publisher, pull, storage, subscriber
+from prompt_processing.storage import database
 
 ROOT = Path(__file__).parents[2]
 LONG = 20.0
@@ -145,8 +145,8 @@ def test_committed_rows_outlive_a_kill_of_their_server(postgres):
 
 FORLORN = """
 import os, signal
-from support.emulators import GcsServer, PubSubEmulator
-from support.servers import Postgres
+from local_cloud.emulators import GcsServer, PubSubEmulator
+from local_cloud.servers import Postgres
 with PubSubEmulator() as pubsub, GcsServer(pubsub.host) as gcs, Postgres() as postgres:
     print(pubsub.pid, gcs.pid, postgres.pid, postgres.log_file, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -156,7 +156,7 @@ with PubSubEmulator() as pubsub, GcsServer(pubsub.host) as gcs, Postgres() as po
 def test_servers_die_with_the_process_that_started_them(postgres, gcs, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", FORLORN],
-        cwd=ROOT / "tests",
+        cwd=ROOT / "tools",
         env={**os.environ, "TMPDIR": str(tmp_path)},
         capture_output=True,
         text=True,

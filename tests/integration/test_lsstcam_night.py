@@ -11,9 +11,9 @@ from lsst.daf.butler import Butler
 
 from prompt_processing.cli.app import main
 from prompt_processing.domain.outcome import Status
-from prompt_processing.instruments.lsstcam import LsstCam
+from prompt_processing.instruments.cameras import LSSTCAM
 from prompt_processing.simulation.night import simulate_night
-from prompt_processing.web.collect import collect
+from prompt_processing.views.collect import collect
 from support.equal import assert_pipetask_agrees
 from support.nights import copy_repository, play, prepare
 
@@ -45,7 +45,7 @@ def test_each_detector_has_its_raws_and_its_place(night):
         assert len(list((night / "raw").rglob(f"*_{name}.fits"))) == 2
         exposures = Table.read(night / "truth" / name / "exposures.ecsv")
         science = exposures[exposures["kind"] == "science"][0]
-        predicted = LsstCam().centre(number, ra, dec, events[0]["cameraAngle"])
+        predicted = LSSTCAM.centre(number, ra, dec, events[0]["cameraAngle"])
         true = SkyCoord(science["true_ra"], science["true_dec"], unit="deg")
         # Off by no more than the error of the pointing and, far from the boresight, of the angle.
         assert true.separation(SkyCoord(*predicted, unit="deg")).arcsec < 40.0

@@ -11,15 +11,15 @@ import pytest
 from astropy.io import fits
 from lsst.daf.butler import Butler
 
-from prompt_processing import database
 from prompt_processing.apdb.sql import SqlApdb
 from prompt_processing.config import Settings
 from prompt_processing.delivery.archive import AlertArchive
 from prompt_processing.delivery.packets import decode
 from prompt_processing.domain.outcome import Status
 from prompt_processing.ledger.sql import SqlLedger
-from prompt_processing.objects import root
-from prompt_processing.web.collect import collect
+from prompt_processing.storage import database
+from prompt_processing.storage.object_store import root
+from prompt_processing.views.collect import collect
 from support.equal import assert_pipetask_agrees
 from support.nights import contents, copy_repository, decisions, play
 

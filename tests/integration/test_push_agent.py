@@ -10,9 +10,9 @@ from typing import Any, Self
 import jwt
 import pytest
 
-from support.push_agent import NO_INSTANCE, PushAgent, TokenIssuer
-from support.servers import LOOPBACK
-from support.topology import publish, pull, subscriber
+from local_cloud.push_agent import NO_INSTANCE, PushAgent, TokenIssuer
+from local_cloud.servers import LOOPBACK
+from local_cloud.topology import publish, pull, subscriber
 
 LONG = 20.0
 """A wait that ends earlier, because something comes."""

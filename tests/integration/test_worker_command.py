@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from prompt_processing.audit.collect import read_expected
 from prompt_processing.cli import main
 from prompt_processing.domain.clock import WallClock
-from prompt_processing.factory import open_ledger, open_queue
+from prompt_processing.factory.opening import open_ledger, open_queue
 from support.engines import wait_for
 
 pytestmark = pytest.mark.slow

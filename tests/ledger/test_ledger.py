@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from prompt_processing import database
+from local_cloud.visits import detector_visit
 from prompt_processing.domain.errors import (
     DrainedError,
     EngineLostError,
@@ -20,7 +20,7 @@ from prompt_processing.domain.visit import DetectorVisitKey
 from prompt_processing.ledger.memory import MemoryLedger
 from prompt_processing.ledger.port import Busy, Claim, Done
 from prompt_processing.ledger.sql import SqlLedger
-from support.visits import detector_visit
+from prompt_processing.storage import database
 
 DELIVERY = Delivery("m-1", "{}")
 NO_IMAGE = Outcome.skipped("no-image", "nothing within 60 s")

@@ -9,15 +9,15 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 import prompt_processing.ledger
-from prompt_processing import database
+from local_cloud.visits import detector_visit
 from prompt_processing.domain.errors import RepositoryError
 from prompt_processing.domain.outcome import Delivery, Outcome, StageTimes
 from prompt_processing.ledger import schema
 from prompt_processing.ledger.port import Claim, Done
 from prompt_processing.ledger.sql import SqlLedger
 from prompt_processing.ledger.tables import METADATA
+from prompt_processing.storage import database
 from support import first_ledger
-from support.visits import detector_visit
 
 DONE, RELEASED, CRASHED = (detector_visit(groupId=group) for group in ("done", "released", "crashed"))
 

@@ -18,7 +18,11 @@ import redis
 from confluent_kafka import Consumer, TopicPartition
 from google.pubsub_v1 import PullRequest
 
-from prompt_processing import database
+from local_cloud import topology
+from local_cloud.emulators import Proxy
+from local_cloud.http_sink import CLOSE, HANG, Answer, HttpSink, in_turn
+from local_cloud.servers import LOOPBACK
+from local_cloud.visits import EVENT, detector_visit
 from prompt_processing.config import KafkaSettings
 from prompt_processing.domain.errors import RefusedMessageError, StoreError
 from prompt_processing.domain.visit import CancelVisit, WarmUp, parse_event, parse_message
@@ -34,11 +38,7 @@ from prompt_processing.messaging.redis import RedisPublisher
 from prompt_processing.messaging.sql import SqlQueue
 from prompt_processing.messaging.webhook import WebhookPublisher
 from prompt_processing.serving.envelope import WEBHOOK
-from support import topology
-from support.emulators import Proxy
-from support.http_sink import CLOSE, HANG, Answer, HttpSink, in_turn
-from support.servers import LOOPBACK
-from support.visits import EVENT, detector_visit
+from prompt_processing.storage import database
 
 LONG = 30.0
 """A wait that ends earlier, because something comes; and more than any sink may take to give up."""

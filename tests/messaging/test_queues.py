@@ -8,14 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from prompt_processing import database
+from local_cloud.emulators import Proxy
+from local_cloud.topology import make_topology, subscriber
+from local_cloud.visits import detector_visit
 from prompt_processing.domain.errors import StoreError
 from prompt_processing.messaging.memory import MemoryHints, MemoryQueue
 from prompt_processing.messaging.pubsub import PubSubHints, PubSubPublisher, PubSubQueue, attributes
 from prompt_processing.messaging.sql import SqlQueue
-from support.emulators import Proxy
-from support.topology import make_topology, subscriber
-from support.visits import detector_visit
+from prompt_processing.storage import database
 
 LONG = 30.0
 """A wait that ends earlier, because something comes."""

@@ -8,9 +8,9 @@ from lsst.daf.butler import Butler, CollectionType, Timespan
 
 from prompt_processing.domain import collections
 from prompt_processing.domain.errors import NoCalibError, RepositoryError
-from prompt_processing.repository.calibs import FrameSet, _certify
+from prompt_processing.repository.calibs import CalibRaws, _certify
 from prompt_processing.repository.create import create_repository
-from prompt_processing.repository.frames import Frame, find_frames
+from prompt_processing.repository.raws import DescribedRaw, describe_raws
 from prompt_processing.repository.refcat import ingest_refcat
 from support.nights import silent
 
@@ -63,17 +63,19 @@ def test_calibs_are_valid_from_their_day_until_the_next_and_the_oldest_before_as
 
 
 def test_missing_calibration_frames_are_named(tmp_path):
-    frames = FrameSet("LATISS", 0, [Frame(tmp_path / "d" / "o" / "x.fits", {"observation_type": "bias"})])
+    frames = CalibRaws(
+        "LATISS", 0, [DescribedRaw(tmp_path / "d" / "o" / "x.fits", {"observation_type": "bias"})]
+    )
     with pytest.raises(NoCalibError, match="there is no dark frame of detector 0"):
         frames.of("dark")
 
 
 def test_a_folder_without_raws_is_named(tmp_path):
     with pytest.raises(RepositoryError, match="no such folder"):
-        find_frames(tmp_path / "calib")
+        describe_raws(tmp_path / "calib")
     (tmp_path / "calib").mkdir()
     with pytest.raises(RepositoryError, match="no raw image"):
-        find_frames(tmp_path / "calib")
+        describe_raws(tmp_path / "calib")
 
 
 def write_refcat(path, **columns):

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from local_cloud.tokens import TokenIssuer
+from local_cloud.visits import detector_visit
 from prompt_processing.domain.clock import WallClock, seconds_between
 from prompt_processing.domain.errors import (
     AstrometryError,
@@ -19,8 +21,6 @@ from prompt_processing.domain.errors import (
 from prompt_processing.domain.outcome import Delivery, Outcome
 from prompt_processing.serving.activator import REQUEST_LIMIT, _on_termination
 from support.border import LONG, ServedWorker, service_log, wrapped
-from support.tokens import TokenIssuer
-from support.visits import detector_visit
 
 VISIT = detector_visit()
 GOOD = VISIT.model_dump_json()

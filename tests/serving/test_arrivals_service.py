@@ -7,8 +7,11 @@ from contextlib import contextmanager
 import pytest
 from astropy.io import fits
 
-from prompt_processing import objects
+from local_cloud.envelopes import metadata
+from local_cloud.tokens import TokenIssuer
+from local_cloud.visits import EVENT, detector_visit
 from prompt_processing.arrivals.events import ObjectEvent
+from prompt_processing.arrivals.note import note_arrival
 from prompt_processing.arrivals.pointers import Arrivals
 from prompt_processing.domain.clock import WallClock
 from prompt_processing.domain.errors import StoreError
@@ -18,11 +21,8 @@ from prompt_processing.ledger.memory import MemoryLedger
 from prompt_processing.messaging.memory import MemoryQueue
 from prompt_processing.serving.arrivals import ArrivalsService
 from prompt_processing.serving.envelope import S3
-from prompt_processing.worker.arrival import note_arrival
+from prompt_processing.storage import object_store
 from support.border import SUBSCRIPTION, Served, message, service_log, wrapped
-from support.envelopes import metadata
-from support.tokens import TokenIssuer
-from support.visits import EVENT, detector_visit
 
 OBS_ID = "AT_O_20260314_000001"
 KEY = f"LATISS/20260314/{OBS_ID}/{OBS_ID}_R00_S00.fits"
@@ -78,7 +78,7 @@ class Landing(Served):
         if content is None:
             header = fits.Header({name.upper(): value for name, value in cards.items()})
             content = fits.PrimaryHDU(header=header).header.tostring().encode()
-        objects.write(objects.child(self.incoming, key), content)
+        object_store.write(object_store.child(self.incoming, key), content)
 
     def put_sidecar(self, content, key=SIDECAR):
         self.put(key, content if isinstance(content, bytes) else json.dumps(content).encode())
@@ -97,7 +97,7 @@ class Landing(Served):
         """All that was ever done: pointers, arrivals in the ledger, and a message if there is one."""
         received = self.queue.receive(0.0)
         return [
-            *objects.list_after(self.pointers),
+            *object_store.list_after(self.pointers),
             *self.ledger.arrivals(),
             *([received] if received else []),
         ]
@@ -114,9 +114,9 @@ def folder_landing(issuer, tmp_path):
     return Landing(
         issuer,
         tmp_path,
-        objects.root(tmp_path / "store/incoming"),
-        objects.root(tmp_path / "store/arrivals"),
-        objects.root(f"gs://landing/{PREFIX}"),
+        object_store.root(tmp_path / "store/incoming"),
+        object_store.root(tmp_path / "store/arrivals"),
+        object_store.root(f"gs://landing/{PREFIX}"),
     )
 
 
@@ -130,7 +130,7 @@ def any_landing(request, issuer, tmp_path):
     if request.param == "folder":
         return folder_landing(issuer, tmp_path)
     bucket = request.getfixturevalue("new_bucket")
-    incoming, pointers = (objects.root(f"gs://{bucket}/{name}") for name in (PREFIX, "arrivals"))
+    incoming, pointers = (object_store.root(f"gs://{bucket}/{name}") for name in (PREFIX, "arrivals"))
     return Landing(issuer, tmp_path, incoming, pointers, incoming)
 
 
@@ -285,7 +285,7 @@ def test_another_prefix_is_nobodys_business(landing, prefix):
 @pytest.mark.parametrize("prefix", ["", "a", "a/b", ".hidden", "a.b.", "with blank"])
 def test_the_prefix_is_that_of_the_setting(prefix):
     noted = []
-    address = objects.root(f"gs://landing/{prefix}")
+    address = object_store.root(f"gs://landing/{prefix}")
     service = ArrivalsService(address, noted.append, lambda _: False)
     above = f"{prefix}/" if prefix else ""
     service._look_at(ObjectEvent("landing", f"{above}{KEY}"))
@@ -325,7 +325,7 @@ def test_the_prefix_is_that_of_the_setting(prefix):
 def test_a_key_that_is_no_raw_is_nobodys_business(landing, log, key):
     # What a careless path would reach.
     for above in ("", "../", "../../"):
-        objects.write(landing.incoming.join(f"{above}{KEY}"), b"")
+        object_store.write(landing.incoming.join(f"{above}{KEY}"), b"")
     assert landing.tell(key) == 204
     assert landing.effects == []
     assert log.text == ""
@@ -333,7 +333,7 @@ def test_a_key_that_is_no_raw_is_nobodys_business(landing, log, key):
 
 
 def test_strange_keys_in_a_bucket_are_nobodys_business(issuer, tmp_path, new_bucket, log):
-    incoming, pointers = (objects.root(f"gs://{new_bucket}/{name}") for name in (PREFIX, "arrivals"))
+    incoming, pointers = (object_store.root(f"gs://{new_bucket}/{name}") for name in (PREFIX, "arrivals"))
     landing = Landing(issuer, tmp_path, incoming, pointers, incoming)
     for key in ("ä b+c%20d#e?f/x.fits", "../../x.fits", "LATISS/../../x.fits", "x" * 1000, "a\nb.json"):
         assert landing.tell(key) == 204
@@ -364,8 +364,8 @@ def test_a_key_that_no_raw_can_have_is_reported(landing, log, key, reason):
 
 
 def test_a_key_may_be_as_long_as_a_bucket_allows(issuer, tmp_path, new_bucket, log):
-    root = objects.root(f"gs://{new_bucket}")
-    landing = Landing(issuer, tmp_path, root, objects.root(f"gs://{new_bucket}/arrivals"), root)
+    root = object_store.root(f"gs://{new_bucket}")
+    landing = Landing(issuer, tmp_path, root, object_store.root(f"gs://{new_bucket}/arrivals"), root)
     name = "A" * 490
     assert landing.tell(f"LATISS/20260314/{name}/{name}_R00_S00.fits", prefix="") == 204
     assert len(log.problems) == 1
@@ -391,14 +391,14 @@ def little_memory():
 
 def test_a_sidecar_of_a_million_rows_is_not_read(any_landing, log, monkeypatch):
     sizes = []
-    read_start = objects.read_start
+    read_start = object_store.read_start
 
     def watched(path, size):
         data = read_start(path, size)
         sizes.append(len(data or b""))
         return data
 
-    monkeypatch.setattr(objects, "read_start", watched)
+    monkeypatch.setattr(object_store, "read_start", watched)
     any_landing.put(groupid=GROUP, curindex=1)
     any_landing.put_sidecar(
         b'{"rows": [' + b"1234567890123456789,\n" * 1_000_000 + b'0], "GROUPID": "other"}'
@@ -468,7 +468,7 @@ def test_a_strange_group_is_like_any_other(landing, group):
     visit = DetectorVisitKey("LATISS", group, 0)
     assert landing.arrivals.find(visit, 0).group == group
     assert [record.visit for record in landing.ledger.arrivals()] == [visit]
-    assert len(list(objects.list_after(landing.pointers))) == 1
+    assert len(list(object_store.list_after(landing.pointers))) == 1
 
 
 def cards(*lines):
@@ -590,7 +590,7 @@ def away(*_, **__):
 def test_a_store_that_is_away_is_asked_again_later(landing, log, monkeypatch, what):
     landing.put(groupid=GROUP, curindex=1)
     with monkeypatch.context() as patch:
-        patch.setattr(objects, what, away)
+        patch.setattr(object_store, what, away)
         assert landing.tell() == 503
     (line,) = log.problems
     assert line["error"] == "it is away"
@@ -625,7 +625,7 @@ def test_the_sidecar_of_a_store_that_is_away_comes_again_too(landing, monkeypatc
     landing.put(curindex=1)
     landing.put_sidecar({"GROUPID": GROUP})
     with monkeypatch.context() as patch:
-        patch.setattr(objects, "stat", away)
+        patch.setattr(object_store, "stat", away)
         assert landing.tell(SIDECAR) == 503
     assert landing.tell(SIDECAR) == 204
     assert landing.pointer.key == KEY

@@ -11,10 +11,10 @@ import pytest
 from werkzeug.serving import make_server
 from werkzeug.test import create_environ, run_wsgi_app
 
+from local_cloud.servers import LOOPBACK
+from local_cloud.tokens import TokenIssuer
+from local_cloud.visits import detector_visit
 from support.border import AUDIENCE, CALLER, MAX_BODY_KB, ServedWorker, service_log, wrapped
-from support.servers import LOOPBACK
-from support.tokens import TokenIssuer
-from support.visits import detector_visit
 
 VISIT = detector_visit()
 GOOD = VISIT.model_dump_json()

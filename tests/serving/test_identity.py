@@ -4,10 +4,10 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from local_cloud.push_agent import TokenIssuer
 from prompt_processing.config import PushSettings
 from prompt_processing.domain.errors import ConfigError, ForbiddenError, StoreError, UnauthenticatedError
 from prompt_processing.serving.identity import REFRESH_INTERVAL, TokenVerifier
-from support.push_agent import TokenIssuer
 
 AUDIENCE = "https://activator.example"
 CALLER = "pusher@project.iam.gserviceaccount.com"

@@ -16,16 +16,16 @@ from flask import Flask
 from google.pubsub_v1 import PubsubMessage
 from werkzeug.test import TestResponse
 
-from prompt_processing import logs
+from local_cloud.envelopes import envelope
+from local_cloud.tokens import TokenIssuer
 from prompt_processing.config import PushSettings, WorkerSettings
 from prompt_processing.domain.outcome import Outcome
 from prompt_processing.ledger.memory import MemoryLedger
+from prompt_processing.runtime import logs
 from prompt_processing.serving.activator import Activator
 from prompt_processing.serving.border import Border
 from prompt_processing.serving.identity import TokenVerifier
 from prompt_processing.worker.worker import Worker
-from support.envelopes import envelope
-from support.tokens import TokenIssuer
 
 AUDIENCE = "https://service.example"
 CALLER = "pusher@project.iam.gserviceaccount.com"

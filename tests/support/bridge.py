@@ -13,11 +13,11 @@ from prompt_processing.bridge.decode import Decoder
 from prompt_processing.bridge.metrics import BridgeMetrics
 from prompt_processing.bridge.records import Record
 from prompt_processing.bridge.rules import Rules
-from prompt_processing.camera.sal_events import SalEvents
 from prompt_processing.config import BridgeSettings, InstrumentSettings
 from prompt_processing.domain.clock import Clock, WallClock
 from prompt_processing.domain.visit import NextVisit, NextVisitCanceled
 from prompt_processing.instruments.detector_map import DetectorMap
+from prompt_processing.night.sal_events import SalEvents
 
 VISITS = "visits"
 CANCELLATIONS = "cancellations"

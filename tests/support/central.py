@@ -8,10 +8,13 @@ import sqlalchemy as sa
 from astropy.time import Time
 from lsst.daf.butler import Butler, CollectionType, Timespan
 
+from local_cloud.cloud import Cloud
+from local_cloud.visits import detector_visit
 from prompt_processing.domain import collections
 from prompt_processing.domain.visit import DetectorVisit
 from prompt_processing.images.exposure import Exposure, MaskedImage
 from prompt_processing.instruments.butler import prepare_butler
+from prompt_processing.instruments.dataset_types import butler_config
 from prompt_processing.instruments.ingest import (
     exposure_records,
     insert_records,
@@ -19,10 +22,7 @@ from prompt_processing.instruments.ingest import (
     visit_records,
 )
 from prompt_processing.instruments.skymap import SKYMAP, Patch, register_patches
-from prompt_processing.instruments.storage import butler_config
 from support import latiss_files
-from support.cloud import Cloud
-from support.visits import detector_visit
 
 SHAPE = (2 * latiss_files.NY, 8 * latiss_files.NX)
 BEGIN = 60486.06105509261

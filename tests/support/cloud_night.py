@@ -3,14 +3,14 @@
 import json
 import time
 
-from prompt_processing import database
+from local_cloud.topology import publisher, storage
 from prompt_processing.domain.errors import StoreError
 from prompt_processing.domain.outcome import Status
 from prompt_processing.domain.raws import parse_raw_key
 from prompt_processing.domain.visit import parse_event
 from prompt_processing.instruments.fan_out import detector_visits
 from prompt_processing.ledger.sql import SqlLedger
-from support.topology import publisher, storage
+from prompt_processing.storage import database
 
 LEAD = 6.0
 """From the message to the shutter's close [s]; a night has some 50 s."""

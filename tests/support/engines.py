@@ -8,14 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from local_cloud.fork import CONTEXT  # noqa: F401 (before the first engine)
+from local_cloud.visits import detector_visit
 from prompt_processing.config import WorkerSettings
 from prompt_processing.domain.clock import WallClock, utc_seconds
 from prompt_processing.domain.errors import AstrometryError, ConfigError
 from prompt_processing.domain.outcome import Delivery, Outcome
 from prompt_processing.ledger.memory import MemoryLedger
 from prompt_processing.worker.engine import Engine
-from support.fork import CONTEXT  # noqa: F401 (before the first engine)
-from support.visits import detector_visit
 
 FOREVER = 600.0
 

@@ -8,22 +8,22 @@ import numpy as np
 import pandas as pd
 from lsst.daf.butler import Butler
 
-from prompt_processing import objects
 from prompt_processing.apdb.sql import SqlApdb
 from prompt_processing.config import Settings, shipped_pipelines
 from prompt_processing.delivery.products import ButlerProducts
 from prompt_processing.domain import collections
 from prompt_processing.domain.clock import WallClock
 from prompt_processing.domain.outcome import Stopwatch
-from prompt_processing.execution.rules import Rule
-from prompt_processing.execution.selection import Selection
-from prompt_processing.factory import open_overrides
+from prompt_processing.factory.opening import open_overrides
 from prompt_processing.instruments.fan_out import detector_visits
 from prompt_processing.instruments.ingest import read_observation
 from prompt_processing.instruments.skymap import SKYMAP
+from prompt_processing.night.folder import read_events
 from prompt_processing.preload.preloader import Preloader
+from prompt_processing.selection.rules import Rule
+from prompt_processing.selection.selection import Selection
+from prompt_processing.storage import object_store
 from prompt_processing.worker.pixels import ButlerPixels
-from prompt_processing.worker.player import read_events
 
 
 def assert_pipetask_agrees(repo, night, instrument, pipeline):
@@ -70,7 +70,7 @@ def process_with(pipeline, repo, night, butler):
         cache_bytes=0,
     )
     incoming = Path(settings.repository.incoming)
-    pixels = ButlerPixels(preloader, objects.root(incoming), incoming, settings.worker)
+    pixels = ButlerPixels(preloader, object_store.root(incoming), incoming, settings.worker)
     raw = min(incoming.rglob("*.fits*"))
     observation = read_observation(raw)
     active = {observation.instrument: [observation.detector_num]}

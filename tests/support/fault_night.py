@@ -12,7 +12,8 @@ from prompt_processing.audit.judge import judge
 from prompt_processing.domain.clock import WallClock
 from prompt_processing.domain.outcome import Status
 from prompt_processing.domain.raws import parse_raw_key
-from prompt_processing.factory import Factory, open_ledger
+from prompt_processing.factory.opening import open_ledger
+from prompt_processing.factory.worker import Factory
 from support.engines import wait_for
 from support.nights import copy_repository
 
@@ -50,7 +51,7 @@ class Night:
         """Run a worker that follows the plan; provide its process and the numbers of its first engines."""
         program = Path(__file__).parents[1] / "support" / "fault_worker.py"
         command = [sys.executable, program, self.repo, self.plan, owner, engines, int(action), points]
-        environment = {**os.environ, "PYTHONPATH": str(program.parents[1])}
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         with subprocess.Popen(
             list(map(str, command)), stdout=subprocess.PIPE, env=environment, text=True
         ) as process:

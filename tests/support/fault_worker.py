@@ -21,10 +21,10 @@ from prompt_processing.config import Settings
 from prompt_processing.delivery.archive import AlertArchive
 from prompt_processing.domain.clock import WallClock
 from prompt_processing.domain.errors import PromptError
-from prompt_processing.factory import Factory
+from prompt_processing.factory.worker import Factory
+from prompt_processing.runtime.fork_server import preload
 from prompt_processing.worker import supervisor
 from prompt_processing.worker.engine import Engine
-from prompt_processing.worker.fork_server import preload
 from prompt_processing.worker.supervisor import Slot, Supervisor
 from prompt_processing.worker.sweep import sweep
 from prompt_processing.worker.worker import Worker
@@ -128,7 +128,7 @@ def build(repo: Path, folder: Path, action: int, points: tuple[str, ...], hints:
     """Build what works inside an engine."""
     configure(["ERROR"])
     factory = Factory(repo, clock)
-    process = factory.process(hints)
+    process = factory.processor(hints)
     plan = Plan(folder, action, points)
     stores = process._stores
     process._stores = replace(
@@ -157,7 +157,7 @@ def _before_commit(engine: Any, call: str, name: str, plan: Plan) -> None:
 def main(repo: Path, folder: Path, owner: str, engines: int, action: int, points: tuple[str, ...]) -> None:
     """Work until told to stop."""
     configure(["ERROR"])
-    preload("prompt_processing.warm")
+    preload("prompt_processing.factory.engine_imports")
     supervisor.LONGEST_DELAY = 0.1  # type: ignore[misc]
     factory, settings = Factory(repo, WallClock()), Settings.load(repo).worker
     make = partial(build, repo, folder, action, points)

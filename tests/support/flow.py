@@ -12,8 +12,9 @@ from typing import Any
 
 from astropy.io import fits
 
-from prompt_processing import objects
+from local_cloud.visits import EVENT
 from prompt_processing.apdb.memory import MemoryApdb
+from prompt_processing.arrivals.note import note_arrival
 from prompt_processing.arrivals.pointers import Arrivals
 from prompt_processing.config import WorkerSettings
 from prompt_processing.delivery.memory import MemoryAlerts, MemoryDecisions, MemoryMetrics
@@ -22,13 +23,12 @@ from prompt_processing.domain.outcome import Disposition
 from prompt_processing.domain.visit import CancelVisit, DetectorVisit
 from prompt_processing.ledger.memory import MemoryLedger
 from prompt_processing.messaging.memory import MemoryQueue
-from prompt_processing.worker.arrival import note_arrival
-from prompt_processing.worker.process import Process, Stores
+from prompt_processing.storage import object_store
+from prompt_processing.worker.process import Stores, VisitProcessor
 from prompt_processing.worker.wait import ImageWaiter
 from prompt_processing.worker.worker import Worker
 from support.points import Crash, Faults, Guard, Guarded, OneByOne, Skewed, TestClock, Watched
 from support.two_sources import EXPOSURE, MemoryProducts, TestPixels
-from support.visits import EVENT
 
 HIDDEN = 60.0
 """How long a message is hidden while somebody works on it [s]."""
@@ -169,7 +169,7 @@ class World:
             metrics=Watched(Guarded(self.metrics, "send", guard), "metrics", self.faults),
             products=Watched(Guarded(self.products, "store", guard), "products", self.faults),
         )
-        process = Process(
+        process = VisitProcessor(
             pixels=TestPixels(apdb, self.landing, self.faults),
             waiter=waiter,
             stores=stores,
@@ -196,7 +196,7 @@ class World:
         return said
 
     def _arrivals(self, clock: Any) -> Arrivals:
-        return Arrivals(objects.root(self.landing), objects.root(self.folder / "arrivals"), clock)
+        return Arrivals(object_store.root(self.landing), object_store.root(self.folder / "arrivals"), clock)
 
 
 def raw_key(number: int, snap: int = 0) -> str:

@@ -5,12 +5,12 @@ import shutil
 import pytest
 from lsst.daf.butler import Butler
 
-from prompt_processing import objects
 from prompt_processing.apdb.memory import MemoryApdb
-from prompt_processing.execution.override import Overrides
-from prompt_processing.execution.rules import Rule
-from prompt_processing.execution.selection import Selection
 from prompt_processing.preload.preloader import Preloader
+from prompt_processing.selection.override import Overrides
+from prompt_processing.selection.rules import Rule
+from prompt_processing.selection.selection import Selection
+from prompt_processing.storage import object_store
 from support.central import PIPELINE, make_central, write_raws
 
 ISR = """
@@ -60,7 +60,7 @@ def new_preloader(central, folder):
             central=central,
             apdb=MemoryApdb(),
             selection=selection_of(folder, *(names or ("Trivial", "Isr"))),
-            overrides=Overrides(objects.root(folder / "overrides")),
+            overrides=Overrides(object_store.root(folder / "overrides")),
             padding=60.0,
             cache_bytes=cache_bytes,
         )

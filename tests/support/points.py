@@ -7,10 +7,10 @@ from typing import Any
 
 from astropy.time import Time, TimeDelta
 
+from local_cloud.visits import EVENT
 from prompt_processing.delivery.memory import MemoryAlerts
 from prompt_processing.domain.errors import StaleClaimError
 from prompt_processing.ledger.memory import MemoryLedger
-from support.visits import EVENT
 
 
 class Crash(BaseException):

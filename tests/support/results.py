@@ -8,22 +8,23 @@ import pandas as pd
 from astropy.table import Table
 from astropy.wcs import WCS
 
-from prompt_processing import database, objects
+from local_cloud.visits import detector_visit
 from prompt_processing.apdb.port import History
 from prompt_processing.apdb.sql import SqlApdb
 from prompt_processing.apdb.tables import conform, empty
 from prompt_processing.config import Settings
 from prompt_processing.delivery.archive import AlertArchive
+from prompt_processing.delivery.decision import Decision
 from prompt_processing.delivery.decisions import DecisionStore
 from prompt_processing.delivery.packets import AlertImages, AlertSchema, build_packets
-from prompt_processing.domain.decision import Decision, DecisionInfo
+from prompt_processing.domain.decision import DecisionInfo
 from prompt_processing.domain.errors import RawError
 from prompt_processing.domain.outcome import Delivery, Outcome, StageTimes
 from prompt_processing.images.exposure import Exposure, MaskedImage
 from prompt_processing.images.psf import PsfModel
 from prompt_processing.ledger.sql import SqlLedger
 from prompt_processing.repository.create import create_repository
-from support.visits import detector_visit
+from prompt_processing.storage import database, object_store
 
 MJD = 61115.25
 OBJECT_ID = 77
@@ -152,9 +153,9 @@ def make_results(repo: Path, night: Path) -> Results:
     write_truth(night)
     places = Settings.load(repo).repository
     ledger = SqlLedger(database.engine(places.ledger_url))
-    decisions = DecisionStore(objects.root(places.decisions))
+    decisions = DecisionStore(object_store.root(places.decisions))
     apdb = SqlApdb(places.apdb_url)
-    archive = AlertArchive(objects.root(places.alerts))
+    archive = AlertArchive(object_store.root(places.alerts))
     nothing = History(empty("DiaObject"), empty("DiaSource"), empty("DiaForcedSource"))
     first = source_rows([10**17 + 1], 101, MJD)
     second = pd.concat(

@@ -13,17 +13,17 @@ import psutil
 import sqlalchemy as sa
 from lsst.resources import ResourcePath
 
-from prompt_processing import database, objects
+from local_cloud.cloud import Cloud
+from local_cloud.load import LSSTCAM, N_DETECTORS, announced_now, image_waiter, put_image, raw_key
 from prompt_processing.apdb.memory import MemoryApdb
 from prompt_processing.cli.logs import configure
 from prompt_processing.delivery.memory import MemoryAlerts, MemoryMetrics
 from prompt_processing.domain.clock import Clock, WallClock
 from prompt_processing.domain.visit import DetectorVisit
-from prompt_processing.factory import Factory
+from prompt_processing.factory.worker import Factory
 from prompt_processing.messaging.port import HintSource
-from prompt_processing.worker.process import Process, Stores
-from support.cloud import Cloud
-from support.load import LSSTCAM, N_DETECTORS, announced_now, image_waiter, put_image, raw_key
+from prompt_processing.storage import database, object_store
+from prompt_processing.worker.process import Stores, VisitProcessor
 from support.points import Faults
 from support.two_sources import MemoryProducts, TestPixels
 
@@ -47,13 +47,13 @@ class Bucket:
     place: ResourcePath
 
     def __truediv__(self, key: str) -> "Bucket":
-        return Bucket(objects.child(self.place, key))
+        return Bucket(object_store.child(self.place, key))
 
     def exists(self) -> bool:
-        return objects.read(self.place) is not None
+        return object_store.read(self.place) is not None
 
 
-def steady_runner(repo: Path, hints: HintSource, clock: Clock) -> Process:
+def steady_runner(repo: Path, hints: HintSource, clock: Clock) -> VisitProcessor:
     """Build the real process with trivial pixels inside an engine."""
     configure(["ERROR"])
     factory, apdb = Factory(repo, clock), NoRows()
@@ -66,7 +66,7 @@ def steady_runner(repo: Path, hints: HintSource, clock: Clock) -> Process:
         metrics=MemoryMetrics(),
         products=MemoryProducts(),
     )
-    return Process(
+    return VisitProcessor(
         pixels=TestPixels(apdb, landing, Faults()),
         waiter=image_waiter(factory, hints, clock),
         stores=stores,

@@ -8,9 +8,10 @@ import pandas as pd
 from astropy.time import Time
 
 from prompt_processing.apdb.tables import conform
+from prompt_processing.delivery.decision import Decision
 from prompt_processing.delivery.metrics import VisitMetrics
 from prompt_processing.domain.clock import mjd_tai
-from prompt_processing.domain.decision import Decision, DecisionInfo
+from prompt_processing.domain.decision import DecisionInfo
 from prompt_processing.domain.errors import RawError
 from prompt_processing.domain.ids import detector_exposure_id, exposure_id, parse_obs_id, source_id
 from prompt_processing.domain.outcome import Stopwatch

@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 from matplotlib.image import imread
 
-from prompt_processing.web.alerts import Cutouts
+from prompt_processing.views.alerts import Cutouts
 from prompt_processing.web.figures import (
     completeness_curve,
     levels,

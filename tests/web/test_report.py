@@ -8,7 +8,7 @@ import pytest
 
 from prompt_processing.domain.errors import RepositoryError
 from prompt_processing.repository.create import create_repository
-from prompt_processing.web.collect import collect, visits_of
+from prompt_processing.views.collect import collect, visits_of
 from prompt_processing.web.report import render, to_json, write_page
 
 

@@ -7,11 +7,11 @@ import sys
 import threading
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 
 import psutil
 import pytest
 
+from local_cloud.visits import EVENT
 from prompt_processing.domain.clock import NightClock, from_tai_seconds
 from prompt_processing.domain.errors import (
     AstrometryError,
@@ -26,7 +26,6 @@ from prompt_processing.domain.outcome import Outcome, Stopwatch
 from prompt_processing.ledger.memory import MemoryLedger
 from prompt_processing.worker.engine import Engine
 from support.engines import broken, claim, engine, scripted, settings, wait_for
-from support.visits import EVENT
 
 
 @pytest.fixture
@@ -224,7 +223,7 @@ def test_engines_end_with_their_supervisor(tmp_path):
     )
     file = tmp_path / "parent.py"
     file.write_text(script)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(
         [sys.executable, str(file), str(tmp_path)],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True,

@@ -21,8 +21,8 @@ from hypothesis.stateful import (
 )
 
 from prompt_processing.audit.judge import judge
+from prompt_processing.delivery.decision import Decision
 from prompt_processing.delivery.memory import MemoryDecisions
-from prompt_processing.domain.decision import Decision
 from prompt_processing.domain.errors import StoreError
 from prompt_processing.domain.outcome import Status
 from prompt_processing.domain.visit import DetectorVisit, parse_message

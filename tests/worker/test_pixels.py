@@ -4,7 +4,6 @@ import pytest
 from astropy.io import fits
 from lsst.daf.butler import Butler
 
-from prompt_processing import objects
 from prompt_processing.apdb.memory import MemoryApdb
 from prompt_processing.config import WorkerSettings
 from prompt_processing.delivery.products import ButlerProducts
@@ -12,12 +11,13 @@ from prompt_processing.domain.clock import WallClock
 from prompt_processing.domain.errors import MissingInputError, PlanMismatchError
 from prompt_processing.domain.ids import visit_id_from_group
 from prompt_processing.domain.outcome import Stopwatch
-from prompt_processing.execution.override import Override, Overrides
-from prompt_processing.execution.rules import Canary, Rule
-from prompt_processing.execution.selection import Selection
 from prompt_processing.instruments.ingest import define_visit, ingest_raw
 from prompt_processing.instruments.skymap import SKYMAP
 from prompt_processing.preload.preloader import Preloader
+from prompt_processing.selection.override import Override, Overrides
+from prompt_processing.selection.rules import Canary, Rule
+from prompt_processing.selection.selection import Selection
+from prompt_processing.storage import object_store
 from prompt_processing.worker.pixels import ButlerPixels
 from support.central import SHAPE, message
 from support.material import central, folder, material, new_preloader  # noqa: F401 (fixtures)
@@ -32,7 +32,7 @@ def keys(material):  # noqa: F811 (a fixture)
 
 @pytest.fixture
 def pixels(new_preloader, folder):  # noqa: F811 (fixtures)
-    return ButlerPixels(new_preloader(), objects.root(folder / "incoming"), folder, WorkerSettings())
+    return ButlerPixels(new_preloader(), object_store.root(folder / "incoming"), folder, WorkerSettings())
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_one_engine_takes_visits_in_any_order(pixels, sink, central, keys):  # n
 
 
 def test_a_second_engine_makes_the_same_of_it(pixels, new_preloader, folder, sink, keys):  # noqa: F811
-    another = ButlerPixels(new_preloader(), objects.root(folder / "incoming"), folder, WorkerSettings())
+    another = ButlerPixels(new_preloader(), object_store.root(folder / "incoming"), folder, WorkerSettings())
     assert sink.store(products_of(pixels, 0, keys[0])) > 0
     assert sink.store(products_of(another, 0, keys[0])) == 0
     assert sink.store(products_of(another, 1, keys[1])) > 0
@@ -166,7 +166,7 @@ def test_the_raw_decides_on_the_filter_that_the_event_left_open(pixels, keys):
 
 @pytest.fixture
 def overrides(folder):  # noqa: F811 (a fixture)
-    return Overrides(objects.root(folder / "overrides"))
+    return Overrides(object_store.root(folder / "overrides"))
 
 
 def say(overrides, *pipelines, action="set"):
@@ -217,11 +217,11 @@ def test_products_of_the_canary_are_kept_apart(central, folder, keys):  # noqa: 
         central=central,
         apdb=MemoryApdb(),
         selection=Selection((rule,), folder.joinpath, "test"),
-        overrides=Overrides(objects.root(folder / "overrides")),
+        overrides=Overrides(object_store.root(folder / "overrides")),
         padding=60.0,
         cache_bytes=0,
     )
-    pixels = ButlerPixels(preloader, objects.root(folder / "incoming"), folder, WorkerSettings())
+    pixels = ButlerPixels(preloader, object_store.root(folder / "incoming"), folder, WorkerSettings())
     found = {}
     for number, key in enumerate(keys):
         with pixels.prepare(message(number), Stopwatch()) as prepared:

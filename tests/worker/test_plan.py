@@ -2,10 +2,10 @@
 
 import pytest
 
+from local_cloud.visits import detector_visit
 from prompt_processing.config import WorkerSettings
 from prompt_processing.domain.errors import PlanMismatchError
 from prompt_processing.worker.plan import check_plan
-from support.visits import detector_visit
 
 INFO = {
     "instrument": "LATISS",

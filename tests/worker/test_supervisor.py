@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 
+from local_cloud.visits import detector_visit
 from prompt_processing.domain.errors import StoreError
 from prompt_processing.domain.outcome import Disposition
 from prompt_processing.domain.visit import DetectorVisitKey
@@ -13,7 +14,6 @@ from prompt_processing.messaging.memory import MemoryQueue
 from prompt_processing.worker.supervisor import Slot, Supervisor
 from prompt_processing.worker.worker import Worker
 from support.engines import engine, settings, wait_for
-from support.visits import detector_visit
 
 
 class AfterDecision:

@@ -6,12 +6,12 @@ import pytest
 from astropy.io import fits
 from astropy.time import Time
 
-from prompt_processing import objects
+from local_cloud.visits import EVENT, detector_visit
 from prompt_processing.arrivals.pointers import Arrivals
 from prompt_processing.config import WorkerSettings
 from prompt_processing.ledger.memory import MemoryLedger
+from prompt_processing.storage import object_store
 from prompt_processing.worker.wait import AFTER_HINT, Images, ImageWaiter
-from support.visits import EVENT, detector_visit
 
 DETECTORS = {93: "R22_S10", 94: "R22_S11", 95: "R22_S12"}
 
@@ -22,7 +22,9 @@ class Night:
     def __init__(self, folder):
         self.folder = folder
         self.seconds = 0.0
-        self.arrivals = Arrivals(objects.root(folder / "in"), objects.root(folder / "arrivals"), self)
+        self.arrivals = Arrivals(
+            object_store.root(folder / "in"), object_store.root(folder / "arrivals"), self
+        )
         self.noted = []
         self.pauses = []
         self.happenings = {}

@@ -4,12 +4,12 @@ import json
 
 import pytest
 
+from local_cloud.visits import detector_visit
 from prompt_processing.config import WorkerSettings
 from prompt_processing.domain.errors import AstrometryError, EngineLostError, NoCalibError, StoreError
 from prompt_processing.domain.outcome import Delivery, Disposition, Outcome, Status
 from prompt_processing.ledger.memory import MemoryLedger
 from prompt_processing.worker.worker import Worker
-from support.visits import detector_visit
 
 SETTINGS = WorkerSettings(max_crashes=2)
 

@@ -29,7 +29,6 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError, NoSuchTableError
 
-from prompt_processing import database
 from prompt_processing.apdb.port import (
     DAYS_PER_MONTH,
     HISTORY_MONTHS,
@@ -43,6 +42,7 @@ from prompt_processing.apdb.port import (
 from prompt_processing.apdb.summaries import outdated, recomputed
 from prompt_processing.apdb.tables import KEYS, TableName, columns, conform, from_rows, records
 from prompt_processing.domain.errors import RepositoryError, StoreError
+from prompt_processing.storage import database
 
 _IDS_PER_QUERY: Final = 1000
 _TABLES: Final[tuple[TableName, ...]] = ("DiaObject", "DiaObjectLast", "DiaSource", "DiaForcedSource")

@@ -9,7 +9,6 @@ from astropy.io import fits
 from astropy.utils.exceptions import AstropyWarning
 from lsst.resources import ResourcePath
 
-from prompt_processing import objects
 from prompt_processing.domain.clock import Clock
 from prompt_processing.domain.errors import HeaderError, RawError, StoreError
 from prompt_processing.domain.ids import exposure_id, parse_obs_id
@@ -24,6 +23,7 @@ from prompt_processing.domain.raws import (
 )
 from prompt_processing.domain.visit import DetectorVisitKey
 from prompt_processing.instruments.cameras import CAMERAS
+from prompt_processing.storage import object_store
 
 HEADER_BYTES: Final = 256 * 1024
 """How much of a raw is read for its primary header; those of the cameras have some 30 kB."""
@@ -80,8 +80,8 @@ class Arrivals:
         if raw is None:
             return None
         detector = detector_number(raw)
-        path = objects.child(self._incoming, key)
-        found = objects.stat(path)
+        path = object_store.child(self._incoming, key)
+        found = object_store.stat(path)
         if found is None:
             raise RawError(f"{path}: there is no such raw")
         try:
@@ -99,8 +99,8 @@ class Arrivals:
             snap=snap,
             arrived_at=self._clock.now().utc.isot,
         )
-        place = objects.child(self._pointers, pointer_path(raw.instrument, group, detector, snap))
-        standing = pointer if objects.create(place, pointer.to_json()) else self._read(place)
+        place = object_store.child(self._pointers, pointer_path(raw.instrument, group, detector, snap))
+        standing = pointer if object_store.create(place, pointer.to_json()) else self._read(place)
         self._seen[key] = found.generation
         return standing
 
@@ -116,7 +116,7 @@ class Arrivals:
         StoreError
             If the store does not answer.
         """
-        return objects.stat(objects.child(self._incoming, key)) is not None
+        return object_store.stat(object_store.child(self._incoming, key)) is not None
 
     def list_new(self, prefix: str = "") -> list[str]:
         """Return the keys of raws that this object has not recorded yet, in order.
@@ -134,8 +134,8 @@ class Arrivals:
             If the store does not answer.
         """
         start = f"{prefix.rstrip('/')}/" if prefix else ""
-        store = objects.child(self._incoming, start.rstrip("/")) if start else self._incoming
-        found = ((start + entry.key, entry.generation) for entry in objects.list_entries(store))
+        store = object_store.child(self._incoming, start.rstrip("/")) if start else self._incoming
+        found = ((start + entry.key, entry.generation) for entry in object_store.list_entries(store))
         return [
             key
             for key, generation in found
@@ -152,8 +152,8 @@ class Arrivals:
         StoreError
             If the store does not answer.
         """
-        place = objects.child(self._pointers, pointer_path(*visit, snap))
-        data = objects.read(place)
+        place = object_store.child(self._pointers, pointer_path(*visit, snap))
+        data = object_store.read(place)
         return None if data is None else ArrivalPointer.from_json(data, str(place))
 
     def find_all(self, visit: DetectorVisitKey) -> list[ArrivalPointer]:
@@ -166,12 +166,12 @@ class Arrivals:
         StoreError
             If the store does not answer.
         """
-        folder = objects.root(objects.child(self._pointers, visit_path(*visit)))
-        found = [self._read(objects.child(folder, name)) for name in objects.list_after(folder)]
+        folder = object_store.root(object_store.child(self._pointers, visit_path(*visit)))
+        found = [self._read(object_store.child(folder, name)) for name in object_store.list_after(folder)]
         return sorted(found, key=lambda pointer: pointer.snap)
 
     def _read(self, place: ResourcePath) -> ArrivalPointer:
-        data = objects.read(place)
+        data = object_store.read(place)
         if data is None:
             raise StoreError(f"{place}: the arrival pointer has vanished")
         return ArrivalPointer.from_json(data, str(place))
@@ -186,7 +186,7 @@ class Arrivals:
         StoreError
             If the store does not answer.
         """
-        path = objects.child(self._incoming, str(raw))
+        path = object_store.child(self._incoming, str(raw))
         told = self._sidecar_group(raw)
         try:
             card, index = _read_cards(path, "GROUPID", "CURINDEX")
@@ -205,7 +205,7 @@ class Arrivals:
 
     def _sidecar_group(self, raw: RawKey) -> str | None:
         """Return the group that the sidecar names; a sidecar that cannot be read is as good as none."""
-        data = objects.read_start(objects.child(self._incoming, raw.sidecar), SIDECAR_BYTES + 1)
+        data = object_store.read_start(object_store.child(self._incoming, raw.sidecar), SIDECAR_BYTES + 1)
         if data is None or len(data) > SIDECAR_BYTES:
             return None
         try:
@@ -225,7 +225,7 @@ def detector_number(raw: RawKey) -> int:
         If the instrument or the detector is not known.
     """
     camera = CAMERAS.get(raw.instrument)
-    number = None if camera is None else camera().number_of(raw.detector_name)
+    number = None if camera is None else camera.number_of(raw.detector_name)
     if number is None:
         raise RawError(f"{raw}: instrument {raw.instrument} has no detector {raw.detector_name}")
     return number
@@ -248,7 +248,7 @@ def _read_cards(path: ResourcePath, *names: str) -> list[Any]:
     StoreError
         If the store does not answer.
     """
-    start = objects.read_start(path, HEADER_BYTES)
+    start = object_store.read_start(path, HEADER_BYTES)
     if start is None:
         raise RawError(f"{path}: there is no such raw")
     try:

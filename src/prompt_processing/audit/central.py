@@ -9,9 +9,9 @@ from lsst.daf.butler import Butler, DatasetRef, DatasetType
 from prompt_processing.audit.evidence import RAW, Product, ProductType
 from prompt_processing.domain import collections
 from prompt_processing.execution.graphs import VisitGraph, load_graph
-from prompt_processing.execution.override import Overrides
-from prompt_processing.execution.selection import Selection
 from prompt_processing.preload.preloader import FIELD, HISTORY_TYPES
+from prompt_processing.selection.override import Overrides
+from prompt_processing.selection.selection import Selection
 from prompt_processing.worker.pixels import kept
 from prompt_processing.worker.provenance import PROVENANCE
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from prompt_processing import database, objects
 from prompt_processing.apdb.sql import SqlApdb
 from prompt_processing.audit.central import pipeline_products, products
 from prompt_processing.audit.evidence import TABLES, Claimed, Decided, Evidence, fingerprint
@@ -27,13 +26,14 @@ from prompt_processing.domain.ids import (
 )
 from prompt_processing.domain.raws import unescape_group
 from prompt_processing.domain.visit import DetectorVisit, DetectorVisitKey, parse_event
-from prompt_processing.execution.rules import observing_day
-from prompt_processing.factory import open_overrides, open_selection
+from prompt_processing.factory.opening import open_overrides, open_selection
 from prompt_processing.instruments.detector_map import DetectorMap
 from prompt_processing.instruments.fan_out import Active, detector_visits
 from prompt_processing.instruments.ingest import day_timespan
 from prompt_processing.ledger.sql import SqlLedger
 from prompt_processing.repository.central import open_central
+from prompt_processing.selection.rules import observing_day
+from prompt_processing.storage import database, object_store
 
 EVENTS: Final = "events.jsonl"
 """File of the events in the folder of a night."""
@@ -169,7 +169,7 @@ def _decisions(
 
     Decisions of other nights are those of visits that the ledger knows; what it does not know is read too.
     """
-    store = DecisionStore(objects.root(places.decisions))
+    store = DecisionStore(object_store.root(places.decisions))
     decided, damaged = {}, {}
     for key in _decision_keys(places):
         if key not in subjects and key in known:
@@ -185,7 +185,7 @@ def _decisions(
 
 def _decision_keys(places: RepositorySettings) -> Iterator[DetectorVisitKey]:
     """Yield the detector-visits under whose keys something is stored among the decisions."""
-    for path in objects.list_after(objects.root(places.decisions)):
+    for path in object_store.list_after(object_store.root(places.decisions)):
         parts = path.removesuffix(".zip").split("/")
         if len(parts) != 3 or not parts[2].isdecimal():
             continue
@@ -201,7 +201,7 @@ def _archived(
     places: RepositorySettings, decisions: Iterable[Decided], days: Iterable[int]
 ) -> dict[int, str | None]:
     """Return the fingerprint of each alert that was decided or has a number of these days."""
-    archive = AlertArchive(objects.root(places.alerts))
+    archive = AlertArchive(object_store.root(places.alerts))
     decided = {number for decision in decisions for number, _ in decision.packets}
     spans = [span for day in days for span in _source_ids(day)]
     return {

@@ -9,7 +9,8 @@ from typing import Final, NamedTuple
 import pandas as pd
 
 from prompt_processing.apdb.tables import TableName, conform
-from prompt_processing.domain.decision import Decision, DecisionInfo
+from prompt_processing.delivery.decision import Decision
+from prompt_processing.domain.decision import DecisionInfo
 from prompt_processing.domain.errors import HeaderError
 from prompt_processing.domain.ids import exposure_id, parse_obs_id
 from prompt_processing.domain.outcome import Outcome

@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from prompt_processing.audit.dia_objects import object_versions
 from prompt_processing.audit.effects import LookUp, effects
 from prompt_processing.audit.evidence import Claimed, Evidence
 from prompt_processing.audit.findings import Audit, Finding, Kind, label, name, some
 from prompt_processing.audit.identity import identity
-from prompt_processing.audit.objects import object_versions
 from prompt_processing.audit.strays import strays
 from prompt_processing.domain.outcome import Outcome, Status
 from prompt_processing.domain.visit import DetectorVisitKey

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from prompt_processing import objects
 from prompt_processing.arrivals.pointers import Arrivals, detector_number
 from prompt_processing.config import RepositorySettings
 from prompt_processing.domain.clock import WallClock
@@ -11,6 +10,7 @@ from prompt_processing.domain.raws import RawKey, parse_raw_key
 from prompt_processing.domain.visit import DetectorVisitKey
 from prompt_processing.instruments.fan_out import Active, active_detectors
 from prompt_processing.ledger.port import ArrivalRecord
+from prompt_processing.storage import object_store
 
 
 def raws(
@@ -51,7 +51,7 @@ def raws(
         record.pointer.key: record.visit for record in arrivals if record.visit in subjects
     }
     damaged = []
-    pointers = Arrivals(objects.root(places.incoming), objects.root(places.arrivals), WallClock())
+    pointers = Arrivals(object_store.root(places.incoming), object_store.root(places.arrivals), WallClock())
     for key in sorted(subjects):
         try:
             found |= {pointer.key: key for pointer in pointers.find_all(key)}
@@ -67,11 +67,11 @@ def raws(
 
 
 def _landed(places: RepositorySettings, instruments: Iterable[str], days: Sequence[int]) -> Iterator[RawKey]:
-    store = objects.root(places.incoming)
+    store = object_store.root(places.incoming)
     for instrument in instruments:
         for day in days:
             folder = f"{instrument}/{day}"
-            for name in objects.list_after(objects.root(objects.child(store, folder))):
+            for name in object_store.list_after(object_store.root(object_store.child(store, folder))):
                 raw = parse_raw_key(f"{folder}/{name}")
                 if raw is not None:
                     yield raw

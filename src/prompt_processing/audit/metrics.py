@@ -5,10 +5,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
-from prompt_processing import objects
 from prompt_processing.audit.evidence import MetricsRecord
 from prompt_processing.config import RepositorySettings
 from prompt_processing.domain.visit import DetectorVisitKey
+from prompt_processing.storage import object_store
 
 N_ALERTS: Final = "alerts.n_alerts"
 """Metric that tells the number of alerts."""
@@ -36,10 +36,10 @@ def metrics(
     records: dict[DetectorVisitKey, list[MetricsRecord]] = defaultdict(list)
     damaged = []
     for key in (f"verify/{instrument}/{day}" for instrument in instruments for day in days):
-        folder = objects.root(objects.child(objects.root(places.metrics), key))
-        for name in objects.list_after(folder):
+        folder = object_store.root(object_store.child(object_store.root(places.metrics), key))
+        for name in object_store.list_after(folder):
             try:
-                visit, record = _read(objects.read(objects.child(folder, name)) or b"")
+                visit, record = _read(object_store.read(object_store.child(folder, name)) or b"")
             except (ValueError, KeyError, TypeError) as error:
                 damaged.append(f"{key}/{name}: cannot be read: {type(error).__name__}: {error}")
             else:

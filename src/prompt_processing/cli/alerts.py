@@ -34,8 +34,8 @@ def alerts_list(repo: Path, *, limit: int | None, order: str, with_flagged: bool
     """
     from prompt_processing.config import Settings
     from prompt_processing.repository.central import require_repository
-    from prompt_processing.web.collect import alerts_of
-    from prompt_processing.web.data import plain
+    from prompt_processing.views.collect import alerts_of
+    from prompt_processing.views.data import plain
 
     require_repository(repo)
     everything = alerts_of(Settings.load(repo).repository)
@@ -63,8 +63,8 @@ def alerts_list(repo: Path, *, limit: int | None, order: str, with_flagged: bool
 def alerts_show(repo: Path, alert_id: int, png_file: Path | None, *, as_json: bool) -> None:
     """Show the alert with the number ALERT_ID: its main fields, or with --json all but the cutouts."""
     from prompt_processing.config import Settings
-    from prompt_processing.web.alerts import CUTOUTS, cutouts, read_alert
-    from prompt_processing.web.data import plain
+    from prompt_processing.views.alerts import CUTOUTS, cutouts, read_alert
+    from prompt_processing.views.data import plain
     from prompt_processing.web.figures import triplet
 
     alert = read_alert(Settings.load(repo).repository.alerts, alert_id)
@@ -80,7 +80,7 @@ def alerts_show(repo: Path, alert_id: int, png_file: Path | None, *, as_json: bo
 
 def _print(alert: dict[str, Any]) -> None:
     """Print the fields of an alert that a person asks for first."""
-    from prompt_processing.web.alerts import summarise
+    from prompt_processing.views.alerts import summarise
 
     main = summarise(alert, frozenset())
     n_forced = len(alert["prvDiaForcedSources"] or ())

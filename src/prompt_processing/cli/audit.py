@@ -62,7 +62,7 @@ def _print(found: "Audit", *, verbose: bool) -> None:
 
 def _data(found: "Audit", *, verbose: bool) -> dict[str, Any]:
     from prompt_processing.audit.findings import Kind
-    from prompt_processing.web.data import plain
+    from prompt_processing.views.data import plain
 
     data = {
         "passed": found.passed,

@@ -12,13 +12,13 @@ import click
 from prompt_processing.cli.logs import configure_engines
 from prompt_processing.cli.options import json_flag, repo_argument
 from prompt_processing.cli.progress import Progress
-from prompt_processing.signals import stop_on_signals
+from prompt_processing.runtime.signals import stop_on_signals
 
 if TYPE_CHECKING:
     from prompt_processing.bridge.bridge import Bridge, Handled
     from prompt_processing.bridge.kafka_range import Range, RangeSource
     from prompt_processing.bridge.records import Record
-    from prompt_processing.bridge_factory import BridgeFactory
+    from prompt_processing.factory.bridge import BridgeFactory
 
 _MARKS = {
     True: click.style("ok", fg="green"),
@@ -166,7 +166,7 @@ def dead_letters_replay(context: click.Context, repo: Path, *, dry_run: bool) ->
 
 def open_factory(repo: Path) -> "BridgeFactory":
     """Return what builds the bridge; its import takes seconds."""
-    from prompt_processing.bridge_factory import BridgeFactory
+    from prompt_processing.factory.bridge import BridgeFactory
 
     return BridgeFactory(repo)
 

@@ -11,11 +11,11 @@ from prompt_processing.cli.options import night_argument
 from prompt_processing.cli.progress import Progress
 
 if TYPE_CHECKING:
-    from prompt_processing.camera.plan import Action
-    from prompt_processing.camera.play import Played
-    from prompt_processing.camera.upload import Uploaded
-    from prompt_processing.camera.visits import Visit
     from prompt_processing.domain.clock import NightClock
+    from prompt_processing.night.plan import Action
+    from prompt_processing.night.play import Played
+    from prompt_processing.night.upload import Uploaded
+    from prompt_processing.night.visits import Visit
 
 LSSTCAM = "lsstcam"
 FAULTS = {
@@ -25,7 +25,7 @@ FAULTS = {
     "out-of-order": "images that appear before their sidecars, and events with messages in reversed order",
     "truncated": "images of which only the first part appears",
 }
-"""Names of the faults, as in `prompt_processing.camera.plan.Fault`, and their help."""
+"""Names of the faults, as in `prompt_processing.night.plan.Fault`, and their help."""
 
 
 def parse_cadence(
@@ -95,10 +95,10 @@ def camera_upload(context: click.Context, sources: tuple[Path, ...], to: str, th
     upload that was interrupted is continued by the same command. The exit status is 1 if a raw could not be
     uploaded.
     """
-    from prompt_processing import objects
-    from prompt_processing.camera.files import find_raws
-    from prompt_processing.camera.landing import Landing
-    from prompt_processing.camera.upload import upload_raws
+    from prompt_processing.night.files import find_raws
+    from prompt_processing.night.landing import Landing
+    from prompt_processing.night.upload import upload_raws
+    from prompt_processing.storage import object_store
 
     new = there = failed = 0
     with Progress() as progress:
@@ -117,7 +117,7 @@ def camera_upload(context: click.Context, sources: tuple[Path, ...], to: str, th
                 progress.line(f"there already: {uploaded.raw}")
             progress("upload", new + there + failed, len(files))
 
-        upload_raws(files, Landing(objects.root(to)), threads=threads, on_raw=count)
+        upload_raws(files, Landing(object_store.root(to)), threads=threads, on_raw=count)
     click.echo(f"{to}: {new} raws uploaded, {there} were there already, {failed} failed")
     context.exit(1 if failed else 0)
 
@@ -191,25 +191,26 @@ def camera_play(
     """Do in real time what scheduler and camera did in NIGHT: publish its events, and let its raws appear.
 
     It runs on the night's own clock, and prints first what that differs from the wall clock by: the services
-    that process the night need the same. A raw appears 2 s after its shutter has closed, its sidecar before
-    its image. Nothing in the store is overwritten: to play a night again, play it into another prefix. The
-    exit status is 1 if something could not be done; the faults that were asked for do not count.
+    that process the night need the same. A raw appears when it has been read out, 2 s (LATISS) or 2.4 s
+    (LSSTCam) after its shutter has closed, its sidecar before its image. Nothing in the store is overwritten:
+    to play a night again, play it into another prefix. The exit status is 1 if something could not be done;
+    the faults that were asked for do not count.
     """
-    from prompt_processing import objects
-    from prompt_processing.camera.destinations import open_destination, settings_for
-    from prompt_processing.camera.landing import Landing
-    from prompt_processing.camera.night import clock_for, read_night
-    from prompt_processing.camera.plan import Fault, Timing, plan
-    from prompt_processing.camera.play import NightCamera, Report
     from prompt_processing.domain.clock import NightClock
     from prompt_processing.domain.errors import RepositoryError
-    from prompt_processing.factory import open_queue
+    from prompt_processing.factory.destinations import open_destination, settings_for
     from prompt_processing.instruments.detector_map import DetectorMap
+    from prompt_processing.night.clock import clock_for
+    from prompt_processing.night.folder import read_night
+    from prompt_processing.night.landing import Landing
+    from prompt_processing.night.plan import Fault, Timing, plan
+    from prompt_processing.night.play import NightPlayer, RealTime, Report
+    from prompt_processing.storage import object_store
 
     with Progress() as progress:
         # Messages on standard output must not be mixed with what is meant for people.
         say = partial(click.echo, err=True) if events == "stdout" else progress.line
-        announce = open_destination(events, open_queue)
+        announce = open_destination(events)
         settings = settings_for(events, night)
         visits = read_night(night, say)
         if cadence is not None:
@@ -217,7 +218,7 @@ def camera_play(
             say("warning: headers of the raws differ from events in time, by what their visits were moved")
         actions = plan(
             visits,
-            timing=Timing(lead, jitter, settings.worker.image_timeout_s),
+            timing=Timing(lead=lead, jitter=jitter, image_timeout=settings.worker.image_timeout_s),
             faults={Fault(name.replace("_", "-")): fraction for name, fraction in faults.items()},
             seed=seed,
             active=DetectorMap(settings.instruments).active(),
@@ -227,11 +228,11 @@ def camera_play(
             raise RepositoryError(f"{night}: there is nothing to play")
         clock = clock_for(actions, start_in) if clock_offset is None else NightClock(clock_offset)
         _announce(clock, actions, say)
-        player = NightCamera(
+        player = NightPlayer(
             folder=night / "raw",
-            landing=Landing(objects.root(to)),
+            landing=Landing(object_store.root(to)),
             announce=announce,
-            clock=clock,
+            pace=RealTime(clock),
             report=Report(progress=progress, fault=say, error=lambda text: say(failure(text))),
             threads=threads,
         )
@@ -243,7 +244,7 @@ def camera_play(
 
 def _respaced(visits: "list[Visit]", cadence: float | str, seed: int) -> "list[Visit]":
     """Return visits at another cadence."""
-    from prompt_processing.camera.visits import lsstcam_cadence, regular_cadence, respace
+    from prompt_processing.night.visits import lsstcam_cadence, regular_cadence, respace
 
     intervals = lsstcam_cadence(seed) if isinstance(cadence, str) else regular_cadence(cadence)
     return respace(visits, intervals)
@@ -251,8 +252,8 @@ def _respaced(visits: "list[Visit]", cadence: float | str, seed: int) -> "list[V
 
 def _announce(clock: "NightClock", actions: "list[Action]", say: Callable[[str], None]) -> None:
     """Tell what others need to know, and what is to come."""
-    from prompt_processing.camera.plan import Publish
     from prompt_processing.config import environment_name
+    from prompt_processing.night.plan import Publish
 
     say("Services that process this night need this setting:")
     say(f"{environment_name('worker', 'clock_offset_s')}={clock.offset:.3f}")

@@ -5,8 +5,8 @@ from functools import partial
 
 import click
 
-from prompt_processing import logs
 from prompt_processing.domain.errors import ConfigError
+from prompt_processing.runtime import logs
 
 
 def configure(levels: Iterable[str] = ()) -> None:
@@ -15,7 +15,7 @@ def configure(levels: Iterable[str] = ()) -> None:
     Raises
     ------
     click.BadParameter
-        If a level is not one of `prompt_processing.logs.LEVELS`.
+        If a level is not one of `prompt_processing.runtime.logs.LEVELS`.
     """
     try:
         logs.configure(levels)

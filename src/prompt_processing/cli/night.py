@@ -16,7 +16,7 @@ from prompt_processing.cli.options import (
 from prompt_processing.cli.progress import Progress
 
 if TYPE_CHECKING:
-    from prompt_processing.worker.player import PlayedVisit
+    from prompt_processing.night.at_speed import PlayedVisit
 
 
 @click.group()
@@ -48,7 +48,7 @@ def night_play(night: Path, repo: Path) -> None:
     It runs on the night's own clock; only the wait before the shutter closes is shortened. One line is
     printed per visit and detector. Visits that are finished already are not processed again.
     """
-    from prompt_processing.drivers import play_night
+    from prompt_processing.factory.run import play_night
 
     with Progress() as progress:
         play_night(
@@ -76,7 +76,7 @@ def night_report(repo: Path, night: Path | None, out: Path | None, json_file: Pa
     It shows the visits with their stages and latencies, the best alerts with their cutouts, completeness and
     false alerts where the truth is known, and the light curve of one object. The page needs no other file.
     """
-    from prompt_processing.web.collect import collect
+    from prompt_processing.views.collect import collect
     from prompt_processing.web.report import to_json, write_page
 
     report = collect(repo, night)

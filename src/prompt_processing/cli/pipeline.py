@@ -12,8 +12,8 @@ from prompt_processing.cli.options import repo_argument
 from prompt_processing.domain.errors import ConfigError, OperationError
 
 if TYPE_CHECKING:
-    from prompt_processing.execution.override import Override
-    from prompt_processing.execution.rules import Rule
+    from prompt_processing.selection.override import Override
+    from prompt_processing.selection.rules import Rule
 
 
 @click.group()
@@ -32,7 +32,7 @@ def pipeline_check(repo: Path) -> None:
 
     from prompt_processing.config import Settings
     from prompt_processing.execution.graphs import load_graph
-    from prompt_processing.factory import open_selection
+    from prompt_processing.factory.opening import open_selection
     from prompt_processing.repository.central import require_repository
 
     require_repository(repo)
@@ -79,8 +79,8 @@ def pipeline_explain(repo: Path, event: TextIO, detector: int | None) -> None:
     """
     from prompt_processing.config import Settings
     from prompt_processing.domain.visit import parse_event
-    from prompt_processing.factory import open_overrides, open_selection
-    from prompt_processing.instruments.cameras import get_instrument
+    from prompt_processing.factory.opening import open_overrides, open_selection
+    from prompt_processing.instruments.cameras import get_camera
     from prompt_processing.instruments.detector_map import DetectorMap
     from prompt_processing.instruments.fan_out import detector_visits
 
@@ -92,9 +92,7 @@ def pipeline_explain(repo: Path, event: TextIO, detector: int | None) -> None:
             if detector not in {None, visit.detector}:
                 continue
             found += 1
-            centre = get_instrument(visit.instrument).centre(
-                visit.detector, visit.ra, visit.dec, visit.rotation
-            )
+            centre = get_camera(visit.instrument).centre(visit.detector, visit.ra, visit.dec, visit.rotation)
             choice = selection.choose(visit, centre, override)
             names = ", ".join(path.stem for path in choice.pipelines) or "none: skipped as no-pipeline"
             click.echo(f"{visit.instrument} {visit.groupId} detector {visit.detector}: {names}")
@@ -133,16 +131,16 @@ def override_set(
 
     from prompt_processing.config import Settings
     from prompt_processing.execution.graphs import load_graph
-    from prompt_processing.execution.override import Override
-    from prompt_processing.factory import open_overrides
-    from prompt_processing.instruments.cameras import get_instrument
+    from prompt_processing.factory.opening import open_overrides
+    from prompt_processing.instruments.cameras import get_camera
+    from prompt_processing.selection.override import Override
 
     if skip == bool(pipelines):
         raise click.UsageError("give pipelines, or --skip")
     overrides = open_overrides(repo)
     settings = Settings.load(repo)
     if instrument is not None:
-        get_instrument(instrument)
+        get_camera(instrument)
     with Butler.from_config(settings.repository.butler) as butler:
         for name in pipelines:
             load_graph(settings.pipelines.find(name, repo), butler)
@@ -168,8 +166,8 @@ def override_set(
 @click.option("--why", required=True, help="Reason, for those who find it later.")
 def override_clear(repo: Path, why: str) -> None:
     """Let the rules decide again."""
-    from prompt_processing.execution.override import Override
-    from prompt_processing.factory import open_overrides
+    from prompt_processing.factory.opening import open_overrides
+    from prompt_processing.selection.override import Override
 
     overrides = open_overrides(repo)
     try:
@@ -188,7 +186,7 @@ def override_clear(repo: Path, why: str) -> None:
 @click.option("--all", "show_all", is_flag=True, help="Show all changes there ever were, oldest first.")
 def override_show(repo: Path, *, show_all: bool) -> None:
     """Show what holds now."""
-    from prompt_processing.factory import open_overrides
+    from prompt_processing.factory.opening import open_overrides
 
     overrides = open_overrides(repo)
     current = overrides.current()

@@ -32,7 +32,7 @@ def repo_upgrade(repo: Path) -> None:
 
     Nothing in it is lost. Stop the workers first.
     """
-    from prompt_processing.factory import upgrade_ledger
+    from prompt_processing.factory.opening import upgrade_ledger
 
     before, after = upgrade_ledger(repo)
     click.echo(f"ledger: version {after}" + ("" if before == after else f", was {before or 'not there'}"))

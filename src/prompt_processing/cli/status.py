@@ -15,8 +15,8 @@ from prompt_processing.cli.options import json_flag, repo_argument
 def status(repo: Path, *, as_json: bool) -> None:
     """Show what became of each visit that REPO has heard of."""
     from prompt_processing.repository.central import require_repository
-    from prompt_processing.web.collect import visits_of
-    from prompt_processing.web.data import plain
+    from prompt_processing.views.collect import visits_of
+    from prompt_processing.views.data import plain
 
     require_repository(repo)
     visits = visits_of(repo)

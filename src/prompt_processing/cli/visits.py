@@ -29,8 +29,8 @@ def visits() -> None:
 @json_flag
 def visits_show(repo: Path, group: str, detector: int | None, *, as_json: bool) -> None:
     """Show all that is known of the visit GROUP: its attempts, steps, images and outcomes."""
-    from prompt_processing.factory import open_ledger
-    from prompt_processing.web.data import plain
+    from prompt_processing.factory.opening import open_ledger
+    from prompt_processing.views.data import plain
     from prompt_processing.worker.operate import select
 
     ledger = open_ledger(repo)
@@ -54,7 +54,7 @@ def visits_retry(repo: Path, group: str, detector: int | None, *, dry_run: bool)
     Its message is put into the queue again; a worker takes it from there. What made it end as it did should
     be mended before: without its image, a cancelled visit is cancelled again.
     """
-    from prompt_processing.factory import open_ledger, open_queue
+    from prompt_processing.factory.opening import open_ledger, open_queue
     from prompt_processing.worker.operate import name, retry, select
 
     ledger, queue = open_ledger(repo), open_queue(repo)
@@ -74,7 +74,7 @@ def visits_fail(repo: Path, group: str, detector: int | None, *, why: str, dry_r
 
     It ends with the outcome failed:given-up. Stop the worker first if it is taken up again and again.
     """
-    from prompt_processing.factory import open_ledger
+    from prompt_processing.factory.opening import open_ledger
     from prompt_processing.worker.operate import give_up, name, select
 
     ledger = open_ledger(repo)
@@ -99,7 +99,7 @@ def visits_sweep(repo: Path, older_than: float, *, dry_run: bool) -> None:
 
     Workers do this by themselves now and then; running it more often harms nothing.
     """
-    from prompt_processing.factory import open_ledger, open_queue
+    from prompt_processing.factory.opening import open_ledger, open_queue
     from prompt_processing.worker.sweep import sweep
 
     ledger = open_ledger(repo)

@@ -7,7 +7,7 @@ import click
 from prompt_processing.cli.logs import configure_engines
 from prompt_processing.cli.options import repo_argument
 from prompt_processing.cli.progress import Progress
-from prompt_processing.signals import stop_on_signals
+from prompt_processing.runtime.signals import stop_on_signals
 
 
 @click.group()
@@ -30,7 +30,7 @@ def worker_run(repo: Path, engines: int | None) -> None:
     """
     set_up_logging = configure_engines("prompt_processing=INFO")
     stop = stop_on_signals()
-    from prompt_processing.drivers import run_worker
+    from prompt_processing.factory.run import run_worker
 
     run_worker(
         repo,
@@ -51,7 +51,7 @@ def worker_warm() -> None:
     installed code. It needs no repository, takes one to three minutes, and may be repeated.
     """
     set_up_logging = configure_engines()
-    from prompt_processing.warm_up import warm_up
+    from prompt_processing.factory.warm_up import warm_up
 
     with Progress() as progress:
         warm_up(set_up_logging=set_up_logging, progress=progress)

@@ -12,10 +12,10 @@ from typing import Final
 
 from lsst.resources import ResourcePath
 
-from prompt_processing import objects
 from prompt_processing.delivery.packets import AlertSchema, schema_id_of
 from prompt_processing.delivery.port import Packet
 from prompt_processing.domain.errors import ConflictError, RepositoryError
+from prompt_processing.storage import object_store
 
 _ALERTS: Final = "v2/alerts"
 _ENDING: Final = ".avro.gz"
@@ -39,10 +39,10 @@ class AlertArchive:
         """Archive alerts; see the port. Their schemas are archived before them."""
         for schema_id in sorted({schema_id_of(data) for _, data in packets}):
             text = AlertSchema.load(schema_id).text.encode()
-            objects.create(objects.child(self._store, schema_key(schema_id)), text)
+            object_store.create(object_store.child(self._store, schema_key(schema_id)), text)
         for source_id, data in packets:
-            place = objects.child(self._store, alert_key(source_id))
-            if objects.create(place, gzip.compress(data, _LEVEL, mtime=0)):
+            place = object_store.child(self._store, alert_key(source_id))
+            if object_store.create(place, gzip.compress(data, _LEVEL, mtime=0)):
                 continue
             if self.read(source_id) != data:
                 raise ConflictError(f"{place}: another alert is archived under this id")
@@ -55,8 +55,8 @@ class AlertArchive:
         RepositoryError
             If there is no such alert, or its object is damaged.
         """
-        place = objects.child(self._store, alert_key(source_id))
-        data = objects.read(place)
+        place = object_store.child(self._store, alert_key(source_id))
+        data = object_store.read(place)
         if data is None:
             raise RepositoryError(f"{place}: there is no such alert")
         try:
@@ -66,7 +66,7 @@ class AlertArchive:
 
     def ids(self) -> Iterator[int]:
         """Return the identifiers of all alerts, in the order of their keys."""
-        for key in objects.list_after(objects.child(self._store, _ALERTS)):
+        for key in object_store.list_after(object_store.child(self._store, _ALERTS)):
             name = key.rpartition("/")[2]
             if name.endswith(_ENDING) and name.removesuffix(_ENDING).isdecimal():
                 yield int(name.removesuffix(_ENDING))

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 from lsst.resources import ResourcePath
 
-from prompt_processing import objects
-from prompt_processing.domain.decision import Decision, decision_path
+from prompt_processing.delivery.decision import Decision
+from prompt_processing.domain.decision import decision_path
 from prompt_processing.domain.errors import StoreError
 from prompt_processing.domain.visit import DetectorVisitKey
+from prompt_processing.storage import object_store
 
 
 class DecisionStore:
@@ -24,8 +25,8 @@ class DecisionStore:
 
     def store(self, decision: Decision) -> Decision:
         """Store a decision, and return the one that stands; see the port."""
-        place = objects.child(self._store, decision.path)
-        if objects.create(place, decision.to_bytes()):
+        place = object_store.child(self._store, decision.path)
+        if object_store.create(place, decision.to_bytes()):
             return decision
         standing = self._read(place)
         if standing is None:
@@ -34,15 +35,15 @@ class DecisionStore:
 
     def find(self, visit: DetectorVisitKey) -> Decision | None:
         """Return the decision on a visit on a detector; see the port."""
-        return self._read(objects.child(self._store, decision_path(*visit)))
+        return self._read(object_store.child(self._store, decision_path(*visit)))
 
     def all(self) -> Iterator[Decision]:
         """Return all decisions; see the port."""
-        for key in objects.list_after(self._store):
-            decision = self._read(objects.child(self._store, key))
+        for key in object_store.list_after(self._store):
+            decision = self._read(object_store.child(self._store, key))
             if decision is not None:
                 yield decision
 
     def _read(self, place: ResourcePath) -> Decision | None:
-        data = objects.read(place)
+        data = object_store.read(place)
         return None if data is None else Decision.from_bytes(data, str(place))

@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 
 from lsst.daf.butler import DatasetId
 
+from prompt_processing.delivery.decision import Decision
 from prompt_processing.delivery.metrics import VisitMetrics
 from prompt_processing.delivery.port import Packet, Products
-from prompt_processing.domain.decision import Decision, decision_path
+from prompt_processing.domain.decision import decision_path
 from prompt_processing.domain.errors import ConflictError
 from prompt_processing.domain.visit import DetectorVisitKey
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from lsst.resources import ResourcePath
 
-from prompt_processing import objects
+from prompt_processing.storage import object_store
 
 NAMESPACE: Final = "lsst.prompt"
 """Namespace of the topics in Sasquatch."""
@@ -151,9 +151,9 @@ class FolderMetrics:
         for topic, body in sasquatch_records(metrics).items():
             files[f"sasquatch/{topic}/{name}"] = body
         for key, content in files.items():
-            place = objects.child(self._store, key)
+            place = object_store.child(self._store, key)
             text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n"
-            objects.write(place, text.encode())
+            object_store.write(place, text.encode())
 
 
 def _record(

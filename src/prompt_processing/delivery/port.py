@@ -10,8 +10,8 @@ from typing import Any, Protocol
 from lsst.daf.butler import DatasetRef, DimensionRecord
 from lsst.resources import ResourcePath
 
+from prompt_processing.delivery.decision import Decision
 from prompt_processing.delivery.metrics import VisitMetrics
-from prompt_processing.domain.decision import Decision
 from prompt_processing.domain.visit import DetectorVisitKey
 
 Packet = tuple[int, bytes]

@@ -9,7 +9,7 @@ from typing import Any
 from lsst.daf.butler import ButlerConfig, DatasetRef, DimensionUniverse, QuantumBackedButler
 
 from prompt_processing.domain.errors import StoreError
-from prompt_processing.instruments.storage import butler_config
+from prompt_processing.instruments.dataset_types import butler_config
 
 
 @lru_cache

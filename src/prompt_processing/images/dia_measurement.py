@@ -42,7 +42,7 @@ _FLAGS: Final = (
 
 
 @dataclass(slots=True, frozen=True)
-class _Sky:
+class _SkyPositions:
     """Positions on the sky and the local linear WCS of each source."""
 
     ra: NDArray[np.float64]
@@ -147,9 +147,9 @@ def _fit_points(difference: MaskedImage, psf: PsfModel, peaks: Table) -> dict[st
     return {name: np.asarray(table[name])[back] for name in table.colnames}
 
 
-def _sky(wcs: WCS, x: NDArray[np.float64], y: NDArray[np.float64]) -> _Sky:
+def _sky(wcs: WCS, x: NDArray[np.float64], y: NDArray[np.float64]) -> _SkyPositions:
     if len(x) == 0:
-        return _Sky(np.empty(0), np.empty(0), np.empty((0, 2, 2)))
+        return _SkyPositions(np.empty(0), np.empty(0), np.empty((0, 2, 2)))
     ra, dec = wcs.all_pix2world(x, y, 0)
     jacobian = np.empty((len(x), 2, 2))
     for axis, (dx, dy) in enumerate(((0.5, 0.0), (0.0, 0.5))):
@@ -158,10 +158,10 @@ def _sky(wcs: WCS, x: NDArray[np.float64], y: NDArray[np.float64]) -> _Sky:
         step = (ra_after - ra_before + 180.0) % 360.0 - 180.0
         jacobian[:, 0, axis] = step * np.cos(np.radians(dec))
         jacobian[:, 1, axis] = dec_after - dec_before
-    return _Sky(ra, dec, jacobian)
+    return _SkyPositions(ra, dec, jacobian)
 
 
-def _positions(fits: dict[str, NDArray[Any]], sky: _Sky) -> dict[str, NDArray[Any]]:
+def _positions(fits: dict[str, NDArray[Any]], sky: _SkyPositions) -> dict[str, NDArray[Any]]:
     variances = np.stack([fits["x_err"] ** 2, fits["y_err"] ** 2], axis=1)
     covariance = np.einsum("nij,nj,nkj->nik", sky.jacobian, variances, sky.jacobian)
     return {
@@ -238,7 +238,7 @@ def _shapes(
     psf: PsfModel,
     peaks: Table,
     fits: dict[str, NDArray[Any]],
-    sky: _Sky,
+    sky: _SkyPositions,
     fwhm: float,
     hopeless: NDArray[np.bool_],
 ) -> dict[str, NDArray[Any]]:
@@ -276,7 +276,13 @@ def _log_likelihood(stamp: Stamp, offset: tuple[float, float], flux: float) -> f
 
 
 def _moments_and_trail(
-    stamp: Stamp, offset: tuple[float, float], sign: float, fwhm: float, snr: float, k: int, sky: _Sky
+    stamp: Stamp,
+    offset: tuple[float, float],
+    sign: float,
+    fwhm: float,
+    snr: float,
+    k: int,
+    sky: _SkyPositions,
 ) -> dict[str, Any]:
     sigma = fwhm / _FWHM_PER_SIGMA
     half, scale = stamp.half, float(sky.scale[k])
@@ -315,7 +321,9 @@ def _moments_and_trail(
     return row
 
 
-def _dipole(stamp: Stamp, offset: tuple[float, float], fwhm: float, k: int, sky: _Sky) -> dict[str, Any]:
+def _dipole(
+    stamp: Stamp, offset: tuple[float, float], fwhm: float, k: int, sky: _SkyPositions
+) -> dict[str, Any]:
     _, _, point_chi2 = stamp.fit(stamp.model(*offset))
     dipole = fit_dipole(stamp, fwhm, point_chi2)
     if dipole is None:

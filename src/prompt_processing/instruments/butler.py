@@ -3,9 +3,10 @@
 from lsst.daf.butler import Butler, CollectionType
 
 from prompt_processing.domain import collections
-from prompt_processing.instruments.cameras import CAMERAS
+from prompt_processing.instruments.dataset_types import butler_config, register_dataset_types
+from prompt_processing.instruments.latiss import Latiss
+from prompt_processing.instruments.lsstcam import LsstCam
 from prompt_processing.instruments.skymap import SKYMAP, register_skymap
-from prompt_processing.instruments.storage import butler_config, register_dataset_types
 
 
 def make_butler(root: str, registry: str | None = None) -> None:
@@ -33,9 +34,9 @@ def prepare_butler(butler: Butler) -> None:
     butler.collections.register(collections.SKYMAPS, CollectionType.RUN)
     if butler.find_dataset("skyMap", skymap=SKYMAP.name, collections=collections.SKYMAPS) is None:
         butler.put(SKYMAP.config, "skyMap", skymap=SKYMAP.name, run=collections.SKYMAPS)
-    for name, camera in CAMERAS.items():
-        camera().register(butler.registry)
-        _register_collections(butler, name)
+    for instrument in (Latiss(), LsstCam()):
+        instrument.register(butler.registry)
+        _register_collections(butler, instrument.getName())
 
 
 def _register_collections(butler: Butler, instrument: str) -> None:

@@ -1,29 +1,20 @@
-"""What the program needs to know of a camera, whichever it is."""
+"""What the program needs to know of a camera, whichever it is: plain facts, light to import."""
 
-from abc import abstractmethod
-from typing import Any, ClassVar
+from abc import ABC, abstractmethod
+from typing import ClassVar, Final
 
-import numpy as np
 from astropy.coordinates import EarthLocation
 from astropy.wcs import WCS
-from lsst.daf.butler import FormatterV2, Registry
-from lsst.pipe.base import Instrument
-from lsst.sphgeom import ConvexPolygon, LonLat, UnitVector3d
 
 from prompt_processing.domain.errors import EventError
-from prompt_processing.domain.ids import EXPOSURE_ID_MAX
-from prompt_processing.instruments.formatters import RawFormatter
 from prompt_processing.instruments.pointing import predicted_wcs, recentred
-from prompt_processing.instruments.translator import RubinTranslator
 
-VISIT_SYSTEM = 0
-"""Visit system in which every exposure is a visit of its own and lends it its id."""
-GROUP_VISIT_SYSTEM = 1
-"""Visit system in which all exposures of a group are one visit."""
+AUXILIARY_TELESCOPE: Final = EarthLocation.from_geodetic(-70.747698, -30.244728, 2663.0)
+SIMONYI_TELESCOPE: Final = EarthLocation.from_geodetic(-70.749417, -30.244639, 2663.0)
 
 
-class Camera(Instrument):
-    """A camera for the LSST middleware and for this program."""
+class Camera(ABC):
+    """Names, detectors, bands, site and geometry of a camera."""
 
     name: ClassVar[str]
     """Name in data ids."""
@@ -33,15 +24,10 @@ class Camera(Instrument):
     """Level above the overscan at which a pixel counts as saturated [adu]."""
     site: ClassVar[EarthLocation]
     """Where the telescope stands."""
-    translator: ClassVar[type[RubinTranslator]]
-    """Translator of its headers."""
+    readout: ClassVar[float]
+    """From shutter close until a raw is in the landing store [s]."""
     detectors: ClassVar[tuple[int, ...]]
     """Numbers of the science detectors."""
-
-    @classmethod
-    def getName(cls) -> str:  # noqa: N802 - the name of the base class
-        """Return the name of the instrument in data ids."""
-        return cls.name
 
     @abstractmethod
     def band_of(self, physical_filter: str) -> str:
@@ -116,73 +102,3 @@ class Camera(Instrument):
             raise EventError(f"without an angle on the sky nobody knows where {name} looks")
         centre = self.predicted_wcs(detector, ra, dec, rotation).wcs.crval
         return float(centre[0]), float(centre[1])
-
-    def visit_region(self, ra: float, dec: float, rotation: float, padding: float) -> ConvexPolygon:
-        """Return the region around all detectors, the same whichever detector of a visit is looked at.
-
-        Parameters
-        ----------
-        ra, dec
-            Boresight, ICRS [deg].
-        rotation
-            ``ROTPA`` [deg].
-        padding
-            Margin on every side [arcsec].
-        """
-        half = max(max(self.detector_shape(detector)) for detector in self.detectors) / 2
-        margin = half + padding / self.pixel_scale
-        centres = np.array([self.offset(detector) for detector in self.detectors])
-        sides = np.array([(x, y) for x in (-margin, margin) for y in (-margin, margin)])
-        corners = (centres[:, None] + sides).reshape(-1, 2)
-        # The pixels of a detector of one pixel at the boresight, continued over the focal plane.
-        plane = predicted_wcs(ra, dec, rotation, (1, 1), self.pixel_scale)
-        sky = plane.wcs_pix2world(corners, 0)
-        return ConvexPolygon.convexHull([UnitVector3d(LonLat.fromDegrees(*place)) for place in sky.tolist()])
-
-    def register(self, registry: Registry, *, update: bool = False) -> None:
-        """Insert the records of the instrument, its detectors, filters and visit systems; safe to repeat.
-
-        Raises
-        ------
-        lsst.daf.butler.registry.ConflictingDefinitionError
-            If the instrument is there already, but different, and ``update`` is false.
-        """
-        with registry.transaction():
-            for element, records in self._records().items():
-                rows = [{"instrument": self.name, **record} for record in records]
-                if element == "instrument":
-                    registry.syncDimensionData(element, rows[0], update=update)
-                else:  # many at once: one after the other they take more than a second
-                    registry.insertDimensionData(element, *rows, replace=update, skip_existing=not update)
-
-    def getRawFormatter(self, dataId: Any) -> type[FormatterV2]:  # noqa: N802, N803 - as above
-        """Return the formatter that reads a raw."""
-        del dataId
-        return RawFormatter
-
-    def _records(self) -> dict[str, list[dict[str, Any]]]:
-        """Return the values of every dimension record, by element."""
-        instrument = {
-            "name": self.name,
-            "class_name": f"{type(self).__module__}.{type(self).__qualname__}",
-            "visit_max": EXPOSURE_ID_MAX + 1,
-            "exposure_max": EXPOSURE_ID_MAX + 1,
-            "detector_max": max(self.detectors) + 1,
-            "visit_system": VISIT_SYSTEM,
-        }
-        return {
-            "instrument": [instrument],
-            "detector": [self._detector(detector) for detector in self.detectors],
-            "visit_system": [{"id": VISIT_SYSTEM, "name": "one-to-one"}],
-            "physical_filter": [{"name": name, "band": self.band_of(name)} for name in self.filters()],
-        }
-
-    def _detector(self, detector: int) -> dict[str, Any]:
-        raft, sensor = self.raft_and_sensor(detector)
-        return {
-            "id": detector,
-            "full_name": f"{raft}_{sensor}",
-            "name_in_raft": sensor,
-            "raft": raft,
-            "purpose": "SCIENCE",
-        }

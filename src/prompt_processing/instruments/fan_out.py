@@ -21,7 +21,7 @@ from prompt_processing.domain.visit import (
     fan_out,
 )
 from prompt_processing.instruments.camera import Camera
-from prompt_processing.instruments.cameras import get_instrument
+from prompt_processing.instruments.cameras import get_camera
 
 type Active = Mapping[str, Sequence[int]]
 
@@ -39,7 +39,7 @@ def active_detectors(instrument: str, active: Active | None) -> Sequence[int]:
     ConfigError
         If the instrument is not known, or has no detector of a number that is named.
     """
-    known = get_instrument(instrument).detectors
+    known = get_camera(instrument).detectors
     chosen = (active or {}).get(instrument, known)
     unknown = sorted(set(chosen) - set(known))
     if unknown:
@@ -56,7 +56,7 @@ def check_camera(message: DetectorVisit | CancelVisit | WarmUp) -> None:
         If there is no such instrument, or it has no such detector.
     """
     try:
-        detectors = get_instrument(message.instrument).detectors
+        detectors = get_camera(message.instrument).detectors
     except ConfigError as error:
         raise EventError(f"visit message: field instrument: {error}") from error
     if isinstance(message, DetectorVisit) and message.detector not in detectors:
@@ -85,7 +85,7 @@ def detector_visits(event: NextVisit, active: Active | None = None) -> list[Dete
     """
     if not event.instrument:
         return []
-    instrument = get_instrument(event.instrument)
+    instrument = get_camera(event.instrument)
     if event.coordinateSystem is CoordinateSystem.OBSERVED:
         event = _with_icrs(event, instrument)
     return fan_out(event, active_detectors(event.instrument, active))

@@ -1,6 +1,7 @@
 """How the Butler reads and writes this project's datasets.
 
-They are named by dotted path in the configuration of a repository, `prompt_processing.instruments.storage`.
+The configuration of a repository names them by dotted path:
+`prompt_processing.instruments.dataset_types`.
 """
 
 from typing import Any, ClassVar

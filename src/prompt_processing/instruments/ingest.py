@@ -22,12 +22,12 @@ from lsst.sphgeom import ConvexPolygon
 
 from prompt_processing.domain.errors import ConflictError, HeaderError
 from prompt_processing.domain.ids import visit_id_from_group
-from prompt_processing.instruments.camera import GROUP_VISIT_SYSTEM, VISIT_SYSTEM
-from prompt_processing.instruments.cameras import band_of, get_instrument
+from prompt_processing.instruments.cameras import band_of, get_camera
 from prompt_processing.instruments.formatters import RawFormatter
+from prompt_processing.instruments.instrument import GROUP_VISIT_SYSTEM, VISIT_SYSTEM
 from prompt_processing.instruments.observation import observation_info, with_group
-from prompt_processing.instruments.pointing import DEFAULT_PADDING, detector_region
 from prompt_processing.instruments.raw import read_raw_header
+from prompt_processing.instruments.regions import DEFAULT_PADDING, detector_region, visit_region
 
 _LENGTHS: Final = {"target_name": 64, "science_program": 64, "observation_reason": 68}
 """Longest texts that the dimension records take; a longer one is cut."""
@@ -286,7 +286,7 @@ def observation_region(
     HeaderError
         If the exposure has no position on the sky.
     """
-    wcs = get_instrument(observation.instrument).predicted_wcs(
+    wcs = get_camera(observation.instrument).predicted_wcs(
         int(observation.detector_num), *_pointing(observation), shape
     )
     return detector_region(wcs, shape, padding)
@@ -294,10 +294,10 @@ def observation_region(
 
 def _visit_region(observation: ObservationInfo, shape: tuple[int, int], padding: float) -> ConvexPolygon:
     """Return the region of all detectors of a visit: it must not depend on the one that is ingested first."""
-    camera = get_instrument(observation.instrument)
+    camera = get_camera(observation.instrument)
     if len(camera.detectors) == 1:
         return observation_region(observation, shape, padding=padding)
-    return camera.visit_region(*_pointing(observation), padding)
+    return visit_region(camera, *_pointing(observation), padding)
 
 
 def _pointing(observation: ObservationInfo) -> tuple[float, float, float]:

@@ -27,7 +27,7 @@ from lsst.sphgeom import ConvexPolygon, LonLat, UnitVector3d
 from numpy.typing import NDArray
 
 from prompt_processing.domain.errors import RepositoryError
-from prompt_processing.instruments.pointing import sky_polygon
+from prompt_processing.instruments.regions import sky_polygon
 
 _MARGIN: Final = 1e-6
 """Margin of a region for rounding [deg]."""

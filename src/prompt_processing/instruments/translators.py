@@ -7,13 +7,11 @@ import re
 from typing import Any, ClassVar, Final
 
 from astro_metadata_translator import cache_translation
-from astropy.coordinates import EarthLocation
 
 from prompt_processing.instruments import lsstcam_layout
+from prompt_processing.instruments.camera import AUXILIARY_TELESCOPE, SIMONYI_TELESCOPE
 from prompt_processing.instruments.translator import RubinTranslator
 
-AUXILIARY_TELESCOPE: Final = EarthLocation.from_geodetic(-70.747698, -30.244728, 2663.0)
-SIMONYI_TELESCOPE: Final = EarthLocation.from_geodetic(-70.749417, -30.244639, 2663.0)
 _EMPTY: Final = re.compile(r"empty_?\d*", re.IGNORECASE)
 _OPTIC: Final = re.compile(r"[A-Za-z0-9_.+-]+")
 _FILTER_LENGTH: Final = 32

@@ -12,7 +12,6 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, and_, func, or_, select
 
-from prompt_processing import database
 from prompt_processing.domain.errors import EngineLostError, StaleClaimError
 from prompt_processing.domain.outcome import Delivery, Outcome, StageTimes, Status
 from prompt_processing.domain.visit import DetectorVisit, DetectorVisitKey
@@ -26,6 +25,7 @@ from prompt_processing.ledger.tables import (
     STEPS,
     VISITS,
 )
+from prompt_processing.storage import database
 
 NOW: Final = database.DatabaseTime()
 

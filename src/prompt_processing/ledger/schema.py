@@ -11,9 +11,9 @@ from typing import Final
 
 from sqlalchemy import Connection, Engine, inspect, text
 
-from prompt_processing import database
 from prompt_processing.domain.errors import RepositoryError
 from prompt_processing.ledger.tables import DETECTOR_VISITS
+from prompt_processing.storage import database
 
 VERSION_TABLE: Final = "ledger_version"
 VERSIONS: Final = ("0001", "0002")

@@ -2,7 +2,6 @@
 
 from sqlalchemy import ColumnElement, Engine, and_, literal, select
 
-from prompt_processing import database
 from prompt_processing.domain.errors import ImageArrivedError, PromptError, StaleClaimError
 from prompt_processing.domain.outcome import Delivery, Outcome, StageTimes
 from prompt_processing.domain.raws import ArrivalPointer
@@ -17,6 +16,7 @@ from prompt_processing.ledger.port import (
     Done,
 )
 from prompt_processing.ledger.tables import ARRIVALS, DETECTOR_VISITS, STEPS, VISITS
+from prompt_processing.storage import database
 
 
 class SqlLedger:
@@ -27,7 +27,7 @@ class SqlLedger:
     Parameters
     ----------
     engine
-        The database, from `prompt_processing.database.engine`.
+        The database, from `prompt_processing.storage.database.engine`.
 
     Raises
     ------

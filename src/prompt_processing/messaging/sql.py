@@ -21,9 +21,9 @@ from sqlalchemy import (
     select,
 )
 
-from prompt_processing import database
 from prompt_processing.domain.outcome import Delivery
 from prompt_processing.messaging.port import NO_ORIGIN, Received
+from prompt_processing.storage import database
 
 POLL_INTERVAL: Final = 0.1
 """Time between two looks of a waiting receiver [s]."""
@@ -52,7 +52,7 @@ class SqlQueue:
     Parameters
     ----------
     engine
-        The database, from `prompt_processing.database.engine`.
+        The database, from `prompt_processing.storage.database.engine`.
     hidden
         How long a message that was received is hidden from others [s].
 

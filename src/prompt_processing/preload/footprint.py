@@ -7,7 +7,7 @@ import numpy as np
 from astropy.coordinates import SkyCoord
 from lsst.sphgeom import ConvexPolygon
 
-from prompt_processing.instruments.pointing import sky_polygon
+from prompt_processing.instruments.regions import sky_polygon
 
 _CORNERS = 16
 

@@ -28,15 +28,15 @@ from prompt_processing.domain.errors import (
 from prompt_processing.domain.visit import DetectorVisit
 from prompt_processing.execution.data_ids import DataIds
 from prompt_processing.execution.graphs import VisitGraph, load_graph
-from prompt_processing.execution.override import Overrides
-from prompt_processing.execution.rules import observing_day
 from prompt_processing.execution.run import VisitRun
-from prompt_processing.execution.selection import Choice, Selection
-from prompt_processing.instruments.cameras import get_instrument
+from prompt_processing.instruments.cameras import get_camera
 from prompt_processing.instruments.skymap import SKYMAP
 from prompt_processing.preload.cache import DatasetCache
 from prompt_processing.preload.footprint import field_region
 from prompt_processing.preload.inputs import Situation, find_inputs
+from prompt_processing.selection.override import Overrides
+from prompt_processing.selection.rules import observing_day
+from prompt_processing.selection.selection import Choice, Selection
 
 _LOG: Final = structlog.get_logger(__name__)
 
@@ -174,7 +174,7 @@ class Preloader:
         StoreError
             If it cannot be read.
         """
-        camera = get_instrument(visit.instrument)
+        camera = get_camera(visit.instrument)
         centre = camera.centre(visit.detector, visit.ra, visit.dec, visit.rotation)
         return self._selection.choose(visit, centre, self._overrides.current())
 
@@ -285,7 +285,7 @@ class _Material:
             collections=collections.calibs(self._visit.instrument),
         )
         if ref is None:
-            return get_instrument(self._visit.instrument).detector_shape(self._visit.detector)
+            return get_camera(self._visit.instrument).detector_shape(self._visit.detector)
         ny, nx = self._cache.get(ref)["shape"]
         return ny, nx
 
@@ -296,7 +296,7 @@ class _Material:
     @cached_property
     def _situation(self) -> Situation:
         visit = self._visit
-        camera = get_instrument(visit.instrument)
+        camera = get_camera(visit.instrument)
         ra, dec = camera.centre(visit.detector, visit.ra, visit.dec, visit.rotation)
         return Situation(
             instrument=visit.instrument,

@@ -23,7 +23,7 @@ from prompt_processing.images.isr import subtract_overscan
 from prompt_processing.instruments.ingest import day_timespan
 from prompt_processing.instruments.raw import read_raw
 from prompt_processing.repository.central import open_central
-from prompt_processing.repository.frames import Frame, find_frames
+from prompt_processing.repository.raws import DescribedRaw, describe_raws
 
 Progress = Callable[[str, int, int], None]
 
@@ -34,12 +34,12 @@ _SAME_LEVEL: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class FrameSet:
+class CalibRaws:
     """The calibration frames of one detector."""
 
     instrument: str
     detector: int
-    frames: list[Frame]
+    frames: list[DescribedRaw]
 
     @property
     def day_obs(self) -> int:
@@ -51,7 +51,7 @@ class FrameSet:
         """Physical filters of the flats."""
         return sorted({str(frame.info["physical_filter"]) for frame in self.of("flat")})
 
-    def of(self, kind: str, physical_filter: str | None = None) -> list[Frame]:
+    def of(self, kind: str, physical_filter: str | None = None) -> list[DescribedRaw]:
         """Return the frames of a kind (``bias``, ``dark``, ``flat``), of one filter if it is given.
 
         Raises
@@ -95,17 +95,17 @@ def build_calibs(repo: Path, night: Path, *, progress: Progress) -> None:
     RawError
         If a raw cannot be read.
     """
-    frames = find_frames(night / "calib")
+    frames = describe_raws(night / "calib")
 
-    def detector(frame: Frame) -> tuple[str, int]:
+    def detector(frame: DescribedRaw) -> tuple[str, int]:
         return frame.info["instrument"], frame.info["detector"]
 
     with open_central(repo) as butler:
         for (instrument, number), members in groupby(sorted(frames, key=detector), key=detector):
-            _build(butler, FrameSet(instrument, number, list(members)), progress)
+            _build(butler, CalibRaws(instrument, number, list(members)), progress)
 
 
-def _build(butler: Butler, frames: FrameSet, progress: Progress) -> None:
+def _build(butler: Butler, frames: CalibRaws, progress: Progress) -> None:
     names = [f"{frame.info['obs_id']} {frame.path.stat().st_size}" for frame in frames.frames]
     version = f"{frames.day_obs}-{frames.detector}-{collections.fingerprint(*names)}"
     run = collections.version_run(collections.calibs(frames.instrument), version)
@@ -128,13 +128,13 @@ def _build(butler: Butler, frames: FrameSet, progress: Progress) -> None:
 class _Counter:
     """Reads frames, and tells how many were read."""
 
-    def __init__(self, frames: FrameSet, progress: Progress) -> None:
+    def __init__(self, frames: CalibRaws, progress: Progress) -> None:
         self._progress = progress
         flats = len(frames.of("flat"))
         self._total = len(frames.of("bias")) + len(frames.of("dark")) + 2 * flats
         self._done = 0
 
-    def read(self, frame: Frame) -> list[Amplifier]:
+    def read(self, frame: DescribedRaw) -> list[Amplifier]:
         """Return the amplifiers of a frame."""
         amplifiers = read_raw(frame.path).amplifiers
         self._done += 1
@@ -142,7 +142,7 @@ class _Counter:
         return amplifiers
 
 
-def _make(frames: FrameSet, source: _Counter) -> Iterator[tuple[str, dict[str, Any], Any]]:
+def _make(frames: CalibRaws, source: _Counter) -> Iterator[tuple[str, dict[str, Any], Any]]:
     """Yield dataset type, data id and content of every calib of a detector."""
     data_id = {"instrument": frames.instrument, "detector": frames.detector}
     bias = combine_bias(source.read(frame) for frame in frames.of("bias"))
@@ -163,7 +163,7 @@ def _make(frames: FrameSet, source: _Counter) -> Iterator[tuple[str, dict[str, A
     yield "defects", data_id, defects
 
 
-def _dark_time(frame: Frame) -> float:
+def _dark_time(frame: DescribedRaw) -> float:
     """Return the time in which dark current was collected [s].
 
     Raises
@@ -177,7 +177,7 @@ def _dark_time(frame: Frame) -> float:
     return seconds
 
 
-def _flat_pairs(frames: FrameSet, source: _Counter) -> Iterator[tuple[list[Amplifier], list[Amplifier]]]:
+def _flat_pairs(frames: CalibRaws, source: _Counter) -> Iterator[tuple[list[Amplifier], list[Amplifier]]]:
     """Yield pairs of consecutive flats of one filter and level; one pair is in memory at a time."""
     for physical_filter in frames.filters:
         previous: list[Amplifier] | None = None

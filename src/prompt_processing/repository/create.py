@@ -5,12 +5,12 @@ from pathlib import Path
 from lsst.daf.butler import Butler
 from sqlalchemy import text
 
-from prompt_processing import database, objects
 from prompt_processing.apdb import sql as apdb
 from prompt_processing.config import Settings, write_default
 from prompt_processing.domain.errors import ConfigError, RepositoryError
 from prompt_processing.instruments.butler import make_butler, prepare_butler
 from prompt_processing.ledger.sql import SqlLedger
+from prompt_processing.storage import database, object_store
 
 
 def create_repository(repo: Path) -> None:
@@ -38,7 +38,7 @@ def create_repository(repo: Path) -> None:
         places.work,
     ):
         _make_place(place)
-    if objects.root(places.butler).join("butler.yaml").exists():
+    if object_store.root(places.butler).join("butler.yaml").exists():
         with Butler.from_config(places.butler, writeable=True) as butler:
             prepare_butler(butler)
     else:
@@ -55,7 +55,7 @@ def create_repository(repo: Path) -> None:
 def _make_place(place: str) -> None:
     """Make a folder; a bucket must be there."""
     try:
-        objects.root(place).mkdir()
+        object_store.root(place).mkdir()
     except ValueError as error:
         raise ConfigError(f"{place}: {error}") from error
 

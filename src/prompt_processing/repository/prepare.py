@@ -6,10 +6,10 @@ from pathlib import Path
 import yaml
 
 from prompt_processing.config import FILE_NAME, Settings
-from prompt_processing.instruments.cameras import get_instrument
+from prompt_processing.instruments.cameras import get_camera
 from prompt_processing.repository.calibs import build_calibs
 from prompt_processing.repository.create import create_repository
-from prompt_processing.repository.frames import find_frames
+from prompt_processing.repository.raws import describe_raws
 from prompt_processing.repository.refcat import ingest_refcat
 from prompt_processing.repository.templates import build_templates
 
@@ -50,12 +50,10 @@ def _limit_detectors(repo: Path, night: Path) -> None:
     if Settings.load(repo).instruments.detectors:
         return
     found: dict[str, set[int]] = {}
-    for frame in find_frames(night / "calib"):
+    for frame in describe_raws(night / "calib"):
         found.setdefault(frame.info["instrument"], set()).add(frame.info["detector"])
     limited = {
-        name: sorted(numbers)
-        for name, numbers in found.items()
-        if numbers != set(get_instrument(name).detectors)
+        name: sorted(numbers) for name, numbers in found.items() if numbers != set(get_camera(name).detectors)
     }
     if limited:
         text = yaml.safe_dump({"instruments": {"detectors": limited}}, default_flow_style=None)

@@ -22,12 +22,12 @@ from prompt_processing.images.exposure import Exposure
 from prompt_processing.images.masks import MaskPlane
 from prompt_processing.images.warp import warp
 from prompt_processing.instruments.ingest import define_visit, ingest_raw
-from prompt_processing.instruments.pointing import detector_region
 from prompt_processing.instruments.raw import RawExposure, read_raw
+from prompt_processing.instruments.regions import detector_region
 from prompt_processing.instruments.skymap import SKYMAP, Patch, register_patches
 from prompt_processing.preload.inputs import Situation, find_inputs
 from prompt_processing.repository.central import open_central
-from prompt_processing.repository.frames import Frame, find_frames
+from prompt_processing.repository.raws import DescribedRaw, describe_raws
 
 Progress = Callable[[str, int, int], None]
 
@@ -67,7 +67,7 @@ def build_templates(repo: Path, night: Path, *, progress: Progress) -> int:
         If there are no raws, or not one of them could be processed; the message says why.
     """
     frames = [
-        frame for frame in find_frames(night / "template") if frame.info["observation_type"] == "science"
+        frame for frame in describe_raws(night / "template") if frame.info["observation_type"] == "science"
     ]
     if not frames:
         raise RepositoryError(f"{night / 'template'}: there is no science exposure to build templates from")
@@ -86,7 +86,7 @@ def _by_band(epochs: list[Epoch]) -> dict[tuple[str, str], list[Epoch]]:
     return bands
 
 
-def _process_epochs(repo: Path, frames: list[Frame], progress: Progress) -> list[Epoch]:
+def _process_epochs(repo: Path, frames: list[DescribedRaw], progress: Progress) -> list[Epoch]:
     """Process every epoch that is not there yet, several at a time; return those that are usable."""
     done, problems = [], []
     progress("template epochs", 0, len(frames))
@@ -105,7 +105,7 @@ def _process_epochs(repo: Path, frames: list[Frame], progress: Progress) -> list
     return done
 
 
-def _process_epoch(repo: Path, frame: Frame) -> Epoch:
+def _process_epoch(repo: Path, frame: DescribedRaw) -> Epoch:
     """Take one raw through single-frame processing, into the central Butler."""
     info = frame.info
     epoch = Epoch(info["instrument"], info["band"], info["visit"], info["detector"])

@@ -15,7 +15,7 @@ from prompt_processing.domain.clock import seconds_between
 from prompt_processing.domain.errors import EventError
 from prompt_processing.domain.outcome import Delivery, Disposition
 from prompt_processing.domain.visit import DetectorVisit, parse_message
-from prompt_processing.factory import Factory, night_clock, unique_owner
+from prompt_processing.factory.worker import Factory, night_clock, unique_owner
 from prompt_processing.serving.border import NO_CONTENT, UNAVAILABLE, Border
 from prompt_processing.serving.envelope import Pushed
 from prompt_processing.serving.identity import TokenVerifier

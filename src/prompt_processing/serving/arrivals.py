@@ -12,7 +12,7 @@ from prompt_processing.arrivals.events import ObjectEvent, from_google, from_s3
 from prompt_processing.config import Settings
 from prompt_processing.domain.errors import BadRequestError, PermanentError, RawError
 from prompt_processing.domain.raws import parse_raw_key, raws_of_sidecar
-from prompt_processing.factory import Factory, night_clock
+from prompt_processing.factory.worker import Factory, night_clock
 from prompt_processing.serving.border import NO_CONTENT, Border
 from prompt_processing.serving.envelope import S3, Pushed
 from prompt_processing.serving.identity import TokenVerifier

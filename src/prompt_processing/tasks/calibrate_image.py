@@ -21,7 +21,7 @@ from prompt_processing.images.masks import UNUSABLE
 from prompt_processing.images.photometry import ZeroPoint, fit_zero_point, psf_photometry
 from prompt_processing.images.psf_fitting import fit_psf
 from prompt_processing.images.psf_stars import select_stars
-from prompt_processing.instruments.cameras import get_instrument
+from prompt_processing.instruments.cameras import get_camera
 
 _DETECTOR_VISIT = ("instrument", "visit", "detector")
 
@@ -184,7 +184,7 @@ def reference_at(refcat: Table, band: str, mjd: float) -> Table:
 def _solve(
     stars: Table, reference: Table, info: dict[str, Any], shape: tuple[int, int]
 ) -> AstrometricSolution:
-    camera = get_instrument(info["instrument"])
+    camera = get_camera(info["instrument"])
     start = camera.predicted_wcs(info["detector"], info["ra"], info["dec"], info["rotation"], shape)
     x, y, flux = (np.asarray(stars[name]) for name in ("x", "y", "flux"))
     error = np.hypot(stars["x_err"], stars["y_err"]) / np.sqrt(2)

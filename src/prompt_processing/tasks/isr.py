@@ -8,8 +8,8 @@ from lsst.pipe.base import connectionTypes as ct
 
 from prompt_processing.images.exposure import Exposure
 from prompt_processing.images.isr import process_raw
+from prompt_processing.instruments.cameras import LATISS
 from prompt_processing.instruments.info import exposure_info
-from prompt_processing.instruments.latiss import Latiss
 from prompt_processing.instruments.raw import RawExposure
 
 
@@ -69,7 +69,7 @@ class IsrConfig(PipelineTaskConfig, pipelineConnections=IsrConnections):
     """Configuration of `IsrTask`."""
 
     saturation = Field[float](
-        doc="Level above the overscan at which a pixel counts as saturated [adu].", default=Latiss.saturation
+        doc="Level above the overscan at which a pixel counts as saturated [adu].", default=LATISS.saturation
     )
 
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imsave
 from numpy.typing import NDArray
 
-from prompt_processing.web.alerts import Cutouts
+from prompt_processing.views.alerts import Cutouts
 
 INK: Final = "#010203"
 """Drawn in place of the page's text colour; replaced by ``currentColor`` in the SVG."""

@@ -1,4 +1,4 @@
-"""The page about a night: rendering of what `prompt_processing.web.collect` found."""
+"""The page about a night: rendering of what `prompt_processing.views.collect` found."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -11,9 +11,9 @@ from typing import Final
 import jinja2
 import numpy as np
 
-from prompt_processing.web.alerts import AlertSummary
-from prompt_processing.web.collect import NightReport, VisitSummary
-from prompt_processing.web.data import plain
+from prompt_processing.views.alerts import AlertSummary
+from prompt_processing.views.collect import NightReport, VisitSummary
+from prompt_processing.views.data import plain
 from prompt_processing.web.figures import (
     completeness_curve,
     data_uri,
@@ -55,7 +55,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Stamp:
+class ShownAlert:
     """An alert with its cutouts as pictures."""
 
     alert: AlertSummary
@@ -173,10 +173,10 @@ def _row(visit: VisitSummary, legend: Mapping[str, str], longest: float) -> Row:
     )
 
 
-def _stamp(alert: AlertSummary) -> Stamp:
+def _stamp(alert: AlertSummary) -> ShownAlert:
     """Return an alert with its pictures; a cutout that is missing has none."""
     images = {name: data_uri(png(grey)) for name, grey in levels(alert.cutouts).items()}
-    return Stamp(alert, _flux(alert.flux / 1000, alert.flux_err / 1000), images)
+    return ShownAlert(alert, _flux(alert.flux / 1000, alert.flux_err / 1000), images)
 
 
 def _flux(flux: float, error: float) -> str:

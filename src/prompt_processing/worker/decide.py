@@ -5,9 +5,10 @@ from astropy.time import Time
 
 from prompt_processing.apdb.port import History
 from prompt_processing.apdb.tables import TableName, conform, empty
+from prompt_processing.delivery.decision import Decision
 from prompt_processing.delivery.packets import AlertImages, AlertSchema, build_packets
 from prompt_processing.domain.clock import mjd_tai
-from prompt_processing.domain.decision import Decision, DecisionInfo
+from prompt_processing.domain.decision import DecisionInfo
 from prompt_processing.domain.visit import DetectorVisit
 from prompt_processing.execution.run import Outputs
 

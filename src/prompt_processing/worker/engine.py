@@ -18,8 +18,8 @@ from prompt_processing.domain.errors import DrainedError, EngineLostError, Promp
 from prompt_processing.domain.outcome import Outcome, Stopwatch
 from prompt_processing.domain.visit import DetectorVisit
 from prompt_processing.ledger.port import Claim, Ledger
+from prompt_processing.runtime.fork_server import CONTEXT
 from prompt_processing.worker.engine_process import Build, Hint, Job, NotBuilt, Reply, Stage, serve
-from prompt_processing.worker.fork_server import CONTEXT
 
 _LOG: Final = structlog.get_logger(__name__)
 
@@ -183,7 +183,7 @@ class Engine:
         Raises
         ------
         PromptError
-            As `prompt_processing.worker.process.Process.run` does.
+            As `prompt_processing.worker.process.VisitProcessor.run` does.
         EngineLostError
             If the process has ended, has taken too long or too much memory.
         StaleClaimError

@@ -5,9 +5,9 @@ from typing import Any, Final
 
 from astropy.time import Time
 
+from prompt_processing.delivery.decision import Decision
 from prompt_processing.delivery.metrics import Measurement, VisitMetrics
 from prompt_processing.domain.clock import utc_seconds
-from prompt_processing.domain.decision import Decision
 from prompt_processing.domain.outcome import Stopwatch
 from prompt_processing.execution.run import Outputs
 

@@ -10,24 +10,24 @@ from astropy.time import Time
 from lsst.daf.butler import DimensionRecord
 from lsst.resources import ResourcePath
 
-from prompt_processing import objects
 from prompt_processing.config import WorkerSettings
+from prompt_processing.delivery.decision import Decision
 from prompt_processing.delivery.metrics import VisitMetrics
 from prompt_processing.delivery.port import Products, RawFile
 from prompt_processing.domain import collections
-from prompt_processing.domain.decision import Decision
 from prompt_processing.domain.outcome import Outcome, Stopwatch
 from prompt_processing.domain.raws import parse_raw_key
 from prompt_processing.domain.visit import DetectorVisit
 from prompt_processing.execution.data_ids import DataIds
 from prompt_processing.execution.graphs import VisitGraph
 from prompt_processing.execution.run import Outputs
-from prompt_processing.execution.selection import Choice
+from prompt_processing.instruments.dataset_types import make_dataset_type
 from prompt_processing.instruments.info import info_from_observation
 from prompt_processing.instruments.ingest import exposure_records, read_observation, visit_records
 from prompt_processing.instruments.raw import read_raw
-from prompt_processing.instruments.storage import make_dataset_type
 from prompt_processing.preload.preloader import CANARY, Preloaded, Preloader
+from prompt_processing.selection.selection import Choice
+from prompt_processing.storage import object_store
 from prompt_processing.worker.decide import decide
 from prompt_processing.worker.metrics import visit_metrics
 from prompt_processing.worker.plan import check_plan
@@ -214,7 +214,7 @@ class ButlerVisit(AbstractContextManager["ButlerVisit"]):
         """Read the raws, and define exposures and visits."""
         keys = [found for key in self._keys if (found := parse_raw_key(key)) is not None]
         wanted = [*self._keys, *(key.sidecar for key in keys)]
-        with objects.local_copies(self._incoming, wanted, self._work) as folder:
+        with object_store.local_copies(self._incoming, wanted, self._work) as folder:
             observations = [read_observation(folder / key) for key in self._keys]
             self._define(observations)
             raw = read_raw(folder / self._keys[0])
@@ -236,7 +236,7 @@ class ButlerVisit(AbstractContextManager["ButlerVisit"]):
             self._records += exposure
             ids = DataIds(universe, [*group, *exposure])
             ref = ids.ref(self._run.graph.dataset_type("raw"), collections.raws(self._visit.instrument))
-            self._raws.append(RawFile(objects.child(self._incoming, key), ref))
+            self._raws.append(RawFile(object_store.child(self._incoming, key), ref))
         self._run.add_records([*self._records, *visits])
         self._records += visits
 

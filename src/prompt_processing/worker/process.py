@@ -16,9 +16,9 @@ import structlog
 
 from prompt_processing.apdb.port import Apdb
 from prompt_processing.config import WorkerSettings
+from prompt_processing.delivery.decision import Decision
 from prompt_processing.delivery.port import AlertSink, Decisions, MetricsSink, ProductSink
 from prompt_processing.domain.clock import Clock, from_mjd_tai, seconds_between
-from prompt_processing.domain.decision import Decision
 from prompt_processing.domain.errors import ConflictError, EventError, PermanentError, StoreError
 from prompt_processing.domain.outcome import Outcome, Stopwatch
 from prompt_processing.domain.visit import DetectorVisit
@@ -46,7 +46,7 @@ class Stores:
     products: ProductSink
 
 
-class Process:
+class VisitProcessor:
     """Takes one detector-visit through all its steps.
 
     Parameters

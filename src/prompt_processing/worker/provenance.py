@@ -3,7 +3,7 @@
 from importlib.metadata import version
 from typing import Any, Final
 
-from prompt_processing.domain.decision import Decision
+from prompt_processing.delivery.decision import Decision
 from prompt_processing.execution.run import VisitRun
 
 PROVENANCE: Final = "prompt_provenance"

@@ -15,9 +15,9 @@ from prompt_processing.domain.errors import PromptError
 from prompt_processing.domain.outcome import Outcome
 from prompt_processing.domain.raws import ArrivalPointer, parse_raw_key
 from prompt_processing.domain.visit import DetectorVisit
-from prompt_processing.execution.rules import observing_day
 from prompt_processing.ledger.port import Ledger
 from prompt_processing.messaging.port import HintSource
+from prompt_processing.selection.rules import observing_day
 
 _LOG: Final = structlog.get_logger(__name__)
 

@@ -28,7 +28,7 @@ class Runner(Protocol):
     """Does the work on a detector-visit, in this process or in another one."""
 
     def run(self, visit: DetectorVisit, claim: Claim, watch: Stopwatch) -> Outcome:
-        """Process a detector-visit; see `prompt_processing.worker.process.Process.run`."""
+        """Process a detector-visit; see `prompt_processing.worker.process.VisitProcessor.run`."""
         ...
 
 

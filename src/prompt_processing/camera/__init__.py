@@ -1,1 +1,0 @@
-"""The observatory's side: raws into a landing store, and a night played as camera and scheduler would."""

@@ -1,0 +1,1 @@
+"""What is plugged into what: builds the parts from the settings."""

@@ -1,0 +1,1 @@
+"""Which pipeline for which visit: rules, and what operators override."""

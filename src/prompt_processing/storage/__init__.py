@@ -1,0 +1,1 @@
+"""Where things are kept: stored objects and databases."""

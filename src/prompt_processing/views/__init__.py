@@ -1,0 +1,1 @@
+"""Read models: what commands and pages show of a repository."""
