@@ -131,7 +131,8 @@ def test_a_transient_beside_a_star_is_cut_out_of_its_stamp():
     assert before > 1.5 * pixels
     assert stamps.repair(0, coefficients)
     left = stamps.equations.pixels[0]
-    assert stamps.equations.chi2(coefficients[None])[0] == pytest.approx(left, rel=0.1)
+    # Below 1 a pixel: the noise that was expected has the template's unsmoothed.
+    assert 0.7 * left < stamps.equations.chi2(coefficients[None])[0] < left
     assert 100 < pixels - left < 1000
 
 
