@@ -17,7 +17,7 @@ PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 # Extra arguments of pytest, for example: make test PYTEST="-k alerts"
 PYTEST ?=
 
-.PHONY: help demo demo-cloud test test-fast test-faults lint bench bench-bridge clean
+.PHONY: help demo demo-cloud test test-fast test-faults coverage mutants lint bench bench-bridge clean
 
 help:  ## Show the targets
 	@echo "Targets:"
@@ -45,6 +45,14 @@ test-fast: $(VENV)/dev.installed  ## Run the tests that take a few seconds at mo
 
 test-faults: $(VENV)/dev.installed  ## Kill and stop real workers for some minutes, and audit what is left (LONG=1: longer)
 	$(BIN)/python -m pytest tests/faults -m faults $(if $(LONG),--long) $(PYTEST)
+
+coverage: $(VENV)/dev.installed  ## Run the fast tests and show which lines and branches each room's tests reach
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not faults" --cov --cov-report=json $(PYTEST)
+	$(BIN)/python tools/coverage_by_room.py coverage.json
+	$(BIN)/python -m coverage report --format=total
+
+mutants: $(VENV)/dev.installed  ## Change one token at a time and see whether the tests notice (hours; ROOMS=ledger for one)
+	$(BIN)/python tools/mutants.py $(ROOMS)
 
 lint: $(VENV)/dev.installed  ## Check style, types and layers
 	$(BIN)/ruff check

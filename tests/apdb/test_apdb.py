@@ -1,17 +1,21 @@
 """What every APDB promises, on each of them."""
 
 import itertools
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
 import pytest
 from lsst.dax.apdb import ApdbSql, ApdbSqlConfig
 from lsst.sphgeom import Angle, Circle, LonLat, UnitVector3d
+from sqlalchemy import event, text
 
 from prompt_processing.apdb.memory import MemoryApdb
 from prompt_processing.apdb.sql import SqlApdb, init
 from prompt_processing.apdb.tables import columns, conform, empty
 from prompt_processing.domain.errors import ConflictError, RepositoryError
+from prompt_processing.storage import database
 
 NIGHT = 61115.0
 FIELD = (0.001, -30.0)
@@ -250,6 +254,52 @@ def test_a_repeat_after_a_late_visit_is_no_conflict(apdb):
     again = apdb.history(field(), NIGHT + 3)
     pd.testing.assert_frame_equal(again.objects, once.objects, check_exact=True)
     assert once.objects["nDiaSources"].tolist() == [2]
+
+
+def blocked_or_done(url, future):
+    """Wait until a transaction waits for another one's lock, or a store has come to its end."""
+    watcher = database.engine(url)
+    query = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+    try:
+        while not future.done():
+            with watcher.begin() as connection:
+                if connection.execute(query).scalar_one():
+                    return
+    finally:
+        watcher.dispose()
+
+
+@pytest.mark.parametrize("order", [(2, 3), (3, 2)])
+def test_two_visits_of_one_field_stored_at_once_wait_for_each_other(postgres_url, order):
+    init(postgres_url)
+    before = SqlApdb(postgres_url)
+    store_visit(before, 1, NIGHT + 1, [10])
+    engine = database.engine(postgres_url)
+    inserting, go_on = threading.Event(), threading.Event()
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def pause(_connection, _cursor, statement, *_):
+        # The first visit knows the versions that stand, and has not yet written its own.
+        if statement.startswith("UPDATE") and not inserting.is_set():
+            inserting.set()
+            assert go_on.wait(60.0)
+
+    first, second = order
+    with ThreadPoolExecutor(2) as pool:
+        stored = pool.submit(store_visit, SqlApdb(postgres_url, engine=engine), first, NIGHT + first, [10])
+        assert inserting.wait(60.0)
+        other = pool.submit(store_visit, SqlApdb(postgres_url), second, NIGHT + second, [10])
+        blocked_or_done(postgres_url, other)
+        go_on.set()
+        stored.result(60.0)
+        other.result(60.0)
+    engine.dispose()
+    versions = before.rows("DiaObject", NIGHT, NIGHT + 10)
+    assert versions["validityStartMjdTai"].tolist() == [NIGHT + 1, NIGHT + 2, NIGHT + 3]
+    assert versions["validityEndMjdTai"].tolist()[:2] == [NIGHT + 2, NIGHT + 3]
+    assert versions["validityEndMjdTai"].isna().tolist() == [False, False, True]
+    assert versions["nDiaSources"].tolist() == [1, 2, 3]
+    assert before.history(field(), NIGHT + 9).objects["nDiaSources"].tolist() == [3]
 
 
 def test_a_light_curve_is_in_order_of_time(apdb):

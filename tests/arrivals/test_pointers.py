@@ -130,6 +130,15 @@ def test_what_is_wrong_is_named(arrivals, store):
         arrivals.record(unnumbered)
 
 
+def test_the_index_of_a_raw_goes_up_to_a_thousand(arrivals, store):
+    write_raw(store, groupid=GROUP, curindex=1000)
+    assert arrivals.record(KEY).snap == 999
+    other = KEY.replace("000007", "000008")
+    write_raw(store, other, groupid=GROUP, curindex=1001)
+    with pytest.raises(HeaderError, match="CURINDEX is 1001, not a number from 1 to 1000"):
+        arrivals.record(other)
+
+
 def test_a_listing_finds_what_was_not_recorded(arrivals, store):
     assert arrivals.list_new() == []
     write_raw(store, groupid=GROUP, curindex=1, sidecar="{}")

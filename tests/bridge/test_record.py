@@ -312,6 +312,22 @@ def test_a_stopped_bridge_does_not_wait_for_a_sink_that_is_away(log, observatory
     assert log.committed == 0
 
 
+def test_the_pauses_between_attempts_double_up_to_a_limit(log, observatory, monkeypatch):
+    monkeypatch.setattr(module, "FIRST_PAUSE", 1.0)
+    monkeypatch.setattr(module, "LONGEST_PAUSE", 10.0)
+    spans = []
+    monkeypatch.setattr(module.random, "uniform", lambda *span: spans.append(span) or 0.0)
+    failures = iter(range(6))
+
+    def away(number):
+        if next(failures, None) is not None:
+            raise StoreError("away")
+
+    observatory.announce(visit("a"))
+    make_bridge(LogSource(log), observatory, Sink(away), Letters()).run(threading.Event())
+    assert spans == [(0.5, 1.0), (1.0, 2.0), (2.0, 4.0), (4.0, 8.0), (5.0, 10.0), (5.0, 10.0)]
+
+
 def test_a_fault_of_ours_is_tried_again_and_loses_nothing(log, observatory):
     faults = iter([ZeroDivisionError("ours"), None])
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from difference_scenes import SCIENCE_SIGMA, make_pair
-from scipy.ndimage import uniform_filter
+from scipy.ndimage import maximum_filter, uniform_filter
 
 from prompt_processing.domain.errors import SubtractionError
 from prompt_processing.images.dia_detection import significance_map
@@ -140,6 +140,19 @@ def test_growth_of_a_mask_is_a_square_and_keeps_bits_apart():
     expected[12:19, 17:28] |= 4
     assert np.array_equal(grown, expected)
     assert np.array_equal(grow(mask, 0), mask)
+
+
+@pytest.mark.parametrize("radius", [1, 2])
+def test_growth_by_a_pixel_or_two_sets_the_bits_of_all_neighbours(radius):
+    rng = np.random.default_rng(8)
+    shape = (23, 31)
+    mask = (1 << rng.integers(0, 3, shape) * (rng.random(shape) < 0.04)).astype(np.uint16) & np.uint16(6)
+    mask[5, 10:14] = mask[0, :2] = mask[-1, -1] = 2
+    size = 2 * radius + 1
+    expected = sum(
+        bit * maximum_filter((mask & bit) // bit, size, mode="constant") for bit in map(np.uint16, (2, 4))
+    )
+    assert np.array_equal(grow(mask, radius), expected)
 
 
 def test_the_reach_of_a_kernel_holds_nearly_all_of_it():

@@ -13,6 +13,13 @@ import pytest
 from local_cloud.push_agent import NO_INSTANCE, PushAgent, TokenIssuer
 from local_cloud.servers import LOOPBACK
 from local_cloud.topology import publish, pull, subscriber
+from local_cloud.visits import detector_visit
+from prompt_processing.domain.errors import StoreError
+from prompt_processing.domain.outcome import Outcome
+from prompt_processing.messaging.pubsub import PubSubPublisher
+from prompt_processing.serving.envelope import parse
+from prompt_processing.worker.sweep import sweep
+from support.border import ServedWorker
 
 LONG = 20.0
 """A wait that ends earlier, because something comes."""
@@ -149,6 +156,42 @@ def test_a_message_that_is_refused_five_times_is_given_up(topology):
     assert message.attributes["instrument"] == "LATISS"
     assert message.attributes["CloudPubSubDeadLetterSourceDeliveryCount"] == "5"
     assert message.attributes["CloudPubSubDeadLetterSourceSubscription"] == "activator-latiss"
+
+
+def test_a_visit_whose_message_was_given_up_is_swept_up_and_finished(topology, tmp_path, monkeypatch):
+    """The store behind the activator is away until the platform gives up; then the sweep sends it again."""
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", topology.pubsub_host)
+    visit = detector_visit()
+    publisher = PubSubPublisher(topology.next_visit)
+    with TokenIssuer() as issuer:
+        served = ServedWorker(issuer, tmp_path)
+        served.runner.results = [StoreError("away")] * 5
+
+        def answer(headers, body):
+            return served.activator.handle(parse(dict(headers), body))
+
+        with (
+            Endpoint(answer) as endpoint,
+            PushAgent(
+                topology.pubsub_host,
+                topology.activator,
+                endpoint.url,
+                dead_letter_topic=topology.dead_letters,
+                backoff=(0.01, 0.02),
+            ) as agent,
+        ):
+            publisher.publish([visit.model_dump_json()])
+            agent.wait_for(1, LONG, "dead_lettered")
+            assert served.ledger.find(visit.key).outcome is None
+            assert sweep(served.ledger, publisher, older_than=0.0) == [visit.key]
+            agent.wait_for(1, LONG, "acknowledged")
+    assert [push.status for push in agent.pushes] == [503] * 5 + [204]
+    record = served.ledger.find(visit.key)
+    assert record.outcome == Outcome.processed()
+    assert len(record.attempts) == 6
+    assert sweep(served.ledger, publisher, older_than=0.0) == []
+    (letter,) = pull(topology.pubsub_host, topology.dead_letter)
+    assert json.loads(letter.data) == json.loads(visit.model_dump_json())
 
 
 def test_a_message_that_is_refused_or_not_answered_comes_again_until_it_is_taken(topology):

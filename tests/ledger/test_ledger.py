@@ -1,7 +1,9 @@
 """What every ledger promises, on each of them."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 
@@ -40,6 +42,21 @@ def ledger(request, tmp_path):
     engine = database.engine(url)
     yield SqlLedger(engine)
     engine.dispose()
+
+
+@pytest.fixture
+def clock_off(monkeypatch):
+    """A context in which the clock of this process is wrong by some seconds; that of the database is not."""
+
+    @contextmanager
+    def off(skew):
+        right, right_ns = time.time, time.time_ns
+        with monkeypatch.context() as patched:
+            patched.setattr(time, "time", lambda: right() + skew)
+            patched.setattr(time, "time_ns", lambda: right_ns() + int(skew * 1e9))
+            yield
+
+    return off
 
 
 def visit(group="g#1", detector=0, instrument="LATISS"):
@@ -250,6 +267,30 @@ def test_visits_that_nobody_works_on_are_found(ledger):
     assert [record.visit.groupId for record in ledger.stale(older_than=50.0)] == ["crashed"]
     assert ledger.stale(older_than=500.0) == []
     assert ledger.stale()[0].attempts[0].owner == "w-2"
+
+
+def test_a_visit_that_was_given_back_and_claimed_again_is_not_stale(ledger):
+    ledger.release(claim(ledger), StoreError("x"), StageTimes())
+    again = claim(ledger, owner="w-2")
+    assert ledger.stale() == []
+    # Its present claim counts, not when it was free before.
+    ledger.renew(again, lease=-100.0)
+    assert [record.visit.groupId for record in ledger.stale(older_than=50.0)] == ["g#1"]
+
+
+@pytest.mark.parametrize("skew", [-30.0, 30.0])
+def test_leases_are_counted_by_the_database_whatever_the_clock_of_a_worker_says(ledger, clock_off, skew):
+    with clock_off(skew):
+        alive = claim(ledger, visit("alive"), lease=15.0)
+        claim(ledger, visit("over"), lease=-15.0)
+    with clock_off(-skew):
+        assert ledger.claim(visit("alive"), Delivery("m-2", "{}"), owner="w-2") == Busy("w-1", "m-1")
+        assert [record.visit.groupId for record in ledger.stale()] == ["over"]
+        assert claim(ledger, visit("over"), owner="w-2").attempt == 2
+        ledger.check(alive)
+        ledger.renew(alive, lease=-15.0)
+    with clock_off(skew):
+        assert claim(ledger, visit("alive"), owner="w-2").attempt == 2
 
 
 def test_images_without_a_visit_are_known(ledger):

@@ -74,6 +74,13 @@ def test_another_account_may_not_call(issuer, verifier):
         verifier.verify(f"Bearer {issuer.issue(AUDIENCE, CALLER, email_verified=False)}")
 
 
+@pytest.mark.parametrize("verified", [None, "true", 1])
+def test_only_an_address_that_the_issuer_calls_verified_may_call(issuer, verifier, verified):
+    token = issuer.issue(AUDIENCE, CALLER, email_verified=verified)
+    with pytest.raises(ForbiddenError, match=CALLER):
+        verifier.verify(f"Bearer {token}")
+
+
 def test_keys_are_fetched_once_and_tokens_that_are_made_up_cost_no_fetches(issuer, settings):
     now = 0.0
     verifier = TokenVerifier(settings, {}, monotonic=lambda: now)

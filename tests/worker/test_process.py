@@ -188,6 +188,27 @@ def test_a_second_message_of_a_visit_does_nothing(world):
     assert len(world.ledger.find(world.visit(0).key).attempts) == 1
 
 
+def test_rows_that_no_decision_made_stop_the_visit_before_it_changes_anything(world):
+    world.announce(0)
+    world.put_image(0)
+    world.work("w")
+    decision = world.decisions.find(world.visit(0).key)
+    other = World(world.folder / "other")
+    other.apdb.store(
+        decision.info.midpoint_mjd_tai,
+        decision.dia_object,
+        decision.dia_source,
+        decision.dia_forced_source,
+    )
+    other.announce(0)
+    other.put_image(0)
+    assert other.work("w") is Disposition.ACK
+    assert (outcome(other).status, outcome(other).reason) == ("failed", "conflict")
+    assert f"rows of visit {decision.info.visit}, detector 0" in outcome(other).detail
+    assert other.decisions.find(other.visit(0).key) is None
+    assert other.alerts.packets == {}
+
+
 def all_points(folder):
     """Return the points that one visit passes."""
     trial = World(folder)

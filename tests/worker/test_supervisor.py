@@ -11,9 +11,9 @@ from prompt_processing.domain.outcome import Disposition
 from prompt_processing.domain.visit import DetectorVisitKey
 from prompt_processing.ledger.memory import MemoryLedger
 from prompt_processing.messaging.memory import MemoryQueue
-from prompt_processing.worker.supervisor import Slot, Supervisor
+from prompt_processing.worker.supervisor import LONGEST_DELAY, Slot, Supervisor
 from prompt_processing.worker.worker import Worker
-from support.engines import engine, settings, wait_for
+from support.engines import FOREVER, engine, settings, wait_for
 
 
 class AfterDecision:
@@ -163,6 +163,49 @@ def test_an_answer_that_gets_lost_brings_the_message_again_and_nothing_happens_t
         wait_for(lambda: len(world.handled) == 2)
     assert world.handled == [(1, Disposition.ACK), (2, Disposition.ACK)]
     assert len(world.record("easy").attempts) == 1
+
+
+class Away:
+    """Work that needs a store which does not answer."""
+
+    def run(self, visit, claim, watch):
+        raise StoreError("away")
+
+
+def test_a_message_comes_again_later_and_later_up_to_a_limit(world):
+    retry, delays, enough = world.queue.retry, [], threading.Event()
+
+    def at_once(received, delay):
+        delays.append(delay)
+        if len(delays) == 7:
+            enough.set()
+        retry(received, 0.0)
+
+    world.queue.retry = at_once
+    world.send("easy")
+    with world.supervisor(runner=lambda _: Away()):
+        assert enough.wait(FOREVER)
+    assert delays[:7] == [1.0, 2.0, 4.0, 8.0, 16.0, LONGEST_DELAY, LONGEST_DELAY]
+    assert LONGEST_DELAY == 20.0
+
+
+def test_a_message_stays_hidden_while_it_is_worked_on(world):
+    world.queue = MemoryQueue(hidden=1.5)
+    extend, extended = world.queue.extend, threading.Semaphore(0)
+
+    def counted(received):
+        extend(received)
+        extended.release()
+
+    world.queue.extend = counted
+    world.send("hint")
+    with world.supervisor(slots=2) as supervisor:
+        # Longer than a message stays hidden by itself; the other slot would receive it.
+        for _ in range(4):
+            assert extended.acquire(timeout=FOREVER)
+        wait_for(lambda: world.begun("hint"))
+        wait_for(lambda: supervisor.hint() or world.outcome("hint"))
+    assert world.handled == [(1, Disposition.ACK)]
 
 
 def test_a_worker_sweeps_now_and_then(world):

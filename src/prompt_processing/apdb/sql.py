@@ -253,10 +253,12 @@ class SqlApdb:
         for query in self._by_ids(select(table), "DiaObject", rows):
             at_this_time = query.where(table.c.validityStartMjdTai == visit_time)
             standing |= self._by_key(connection, "DiaObject", at_this_time)
-        for query in self._by_ids(
-            select(table.c.diaObjectId, table.c.validityStartMjdTai), "DiaObject", rows
-        ):
-            for object_id, start in connection.execute(query.with_for_update()):
+        key = [table.c[name] for name in KEYS["DiaObject"]]
+        for query in self._by_ids(select(*key), "DiaObject", rows):
+            # One order for all, or two visits could wait for each other's locks. The statement that waited
+            # for a lock does not see the rows that its holder inserted; the next one does.
+            connection.execute(query.order_by(*key).with_for_update()).all()
+            for object_id, start in connection.execute(query):
                 starts.setdefault(object_id, []).append(start)
         new = new_rows("DiaObject", rows, standing)
         if not new:
