@@ -4,7 +4,7 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -116,10 +116,10 @@ class GroupSource:
             "fetch.wait.max.ms": 10,
             "topic.metadata.refresh.interval.ms": 10_000,
             "statistics.interval.ms": 1000,
-            "on_commit": self._on_commit,
-            "stats_cb": lambda text: metrics.on_statistics(json.loads(text)),
             **client,
         }
+        self._life = 0
+        """Number of clients that were opened or given up."""
         self._consumer = self._open()
 
     def receive(self, timeout: float) -> Record | None:
@@ -181,9 +181,17 @@ class GroupSource:
         leaving.join(LEAVE)
 
     def _open(self) -> Consumer:
-        consumer = Consumer(self._settings)
+        self._life = life = self._life + 1
+
+        def current(callback: Callable[..., None]) -> Callable[..., None]:
+            """Ignore what a client reports after it was given up, while it leaves the group."""
+            return lambda *reported: callback(*reported) if life == self._life else None
+
+        reports = {"on_commit": current(self._on_commit), "stats_cb": current(self._on_statistics)}
+        consumer = Consumer({**self._settings, **reports})
+        on_revoke = current(self._on_revoke)
         consumer.subscribe(
-            list(self._topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
+            list(self._topics), on_assign=current(self._on_assign), on_revoke=on_revoke, on_lost=on_revoke
         )
         return consumer
 
@@ -202,6 +210,7 @@ class GroupSource:
 
     def _give_up(self, why: str) -> None:
         """Have the client replaced; the next one reads the record in hand again."""
+        self._life += 1
         self._replace_at = time.monotonic() + self._pause
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
         self._lost, self._held = True, False
@@ -219,6 +228,9 @@ class GroupSource:
         message = self._poll(timeout)
         if message is not None:
             self._early.append(to_record(message))
+
+    def _on_statistics(self, text: str) -> None:
+        self._metrics.on_statistics(json.loads(text))
 
     def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
         problems = [each.error for each in partitions if each.error is not None]
