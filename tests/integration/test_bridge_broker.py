@@ -130,14 +130,15 @@ def test_a_client_that_fails_for_good_is_replaced(kafka, observatory, member, mo
 
 @pytest.mark.parametrize("api", [Api.JOIN_GROUP, Api.SYNC_GROUP, Api.OFFSET_COMMIT, Api.HEARTBEAT])
 def test_an_answer_may_get_lost(api, kafka, observatory, receiver, bridge_settings):
-    with kafka.line as line:
+    with kafka.line as line, ExitStack() as opened:
         settings = bridge_settings(PROMPT_KAFKA__SERVERS=line.host, PROMPT_BRIDGE__SESSION_S="3")
-        with line.losing(api, count=2), bridge_process(settings):
+        with line.losing(api, count=2):
+            opened.enter_context(bridge_process(settings))
             observatory.announce("a")
-            receiver.wait_for(keys("a"))
-            for group in ("b", "c"):
-                observatory.announce(group)
-            receiver.wait_for(keys("b", "c"))
+            observatory.announce("b")
+        receiver.wait_for(keys("a", "b"))
+        observatory.announce("c")
+        receiver.wait_for(keys("a", "b", "c"))
     assert receiver.counts.keys() == keys("a", "b", "c")
 
 

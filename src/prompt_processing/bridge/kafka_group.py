@@ -247,7 +247,10 @@ class GroupSource:
             self._give_up(problem.str())
         if problem.code() not in _REFUSALS:
             raise StoreError(f"{self._group}: {problem.str()}")
-        self._metrics.refusals[message.topic() or self._group] = problem
+        name = message.topic() or self._group
+        if name not in self._metrics.refusals:
+            self._looked = float("-inf")  # reported at once
+        self._metrics.refusals[name] = problem
         return None
 
     def _look_at_topics(self) -> None:
