@@ -44,7 +44,7 @@ test-fast: $(VENV)/dev.installed  ## Run the tests that take a few seconds at mo
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not faults" $(PYTEST)
 
 test-faults: $(VENV)/dev.installed  ## Kill and stop real workers for some minutes, and audit what is left (LONG=1: longer)
-	$(BIN)/python -m pytest tests/faults -m faults $(if $(LONG),--long) $(PYTEST)
+	$(BIN)/python -m pytest tests/faults $(PARALLEL) -m faults $(if $(LONG),--long) $(PYTEST)
 
 coverage: $(VENV)/dev.installed  ## Run the fast tests and show which lines and branches each room's tests reach
 	$(BIN)/python -m pytest $(PARALLEL) -m "not slow and not faults" --cov --cov-report=json $(PYTEST)

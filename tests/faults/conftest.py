@@ -1,6 +1,7 @@
 """A night of ten small visits, and a repository that short leases hold for."""
 
 import json
+from itertools import chain
 
 import pytest
 
@@ -23,6 +24,20 @@ def prepared(night, tmp_path_factory):
     repo = prepare(tmp_path_factory.mktemp("repos") / "prepared", night)
     (repo / "prompt.yaml").write_text(f"worker: {json.dumps(SETTINGS)}\n")
     return repo
+
+
+@pytest.fixture
+def row(record_property):
+    """A function that adds a row to what is printed at the end."""
+    return lambda *cells: record_property("row", f"| {' | '.join(map(str, cells))} |")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Print the rows of all tests, wherever they ran."""
+    for report in chain.from_iterable(terminalreporter.stats.get(name, ()) for name in ("passed", "failed")):
+        for name, text in getattr(report, "user_properties", ()):
+            if name == "row" and report.when == "call":
+                terminalreporter.write_line(text)
 
 
 @pytest.fixture

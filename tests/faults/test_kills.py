@@ -3,7 +3,6 @@
 import os
 import signal
 import statistics
-import sys
 import time
 from itertools import chain
 
@@ -20,18 +19,15 @@ pytestmark = pytest.mark.faults
 
 
 @pytest.fixture
-def tell(capsys):
-    """Print a row of the table in docs/guarantees.md."""
+def tell(row):
+    """A function that adds the row of a fault to the table in docs/guarantees.md."""
 
-    def print_row(what, found, kills, delays):
-        with capsys.disabled():
-            sys.stdout.write(
-                f"\n| {what} | {found.expected} | {kills} | {found.count(Kind.LOST)} | "
-                f"{found.count(Kind.DUPLICATED)} | {found.count(Kind.MISMATCHING)} | "
-                f"{statistics.median(delays):.1f} s, at most {max(delays):.1f} s |\n"
-            )
+    def add(what, found, kills, delays):
+        counts = (found.count(kind) for kind in (Kind.LOST, Kind.DUPLICATED, Kind.MISMATCHING))
+        added = f"{statistics.median(delays):.1f} s, at most {max(delays):.1f} s"
+        row(what, found.expected, kills, *counts, added)
 
-    return print_row
+    return add
 
 
 def delays(world, times):

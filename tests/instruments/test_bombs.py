@@ -294,28 +294,6 @@ def test_a_card_that_cannot_be_read_is_an_error_of_the_header(tmp_path, name):
         observation_info(with_group(damaged, tmp_path / "a.fits"), tmp_path / "a.fits")
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b'{"GROUPID": "g", "rows": [' + b"0," * 40_000 + b"0]}",
-        b"{" * 60_000,
-        b"[" * 60_000,
-        b'{"GROUPID": ' + b"9" * 50_000 + b"}",
-        b'{"GROUPID": ["g"]}',
-        b'{"GROUPID": "\\ud800"}',
-        b"17",
-        b'"another group"',
-        b"\xff\xfe",
-    ],
-    ids=["large", "deep", "deep list", "large number", "list", "surrogate", "number", "text", "bytes"],
-)
-def test_a_sidecar_that_makes_no_sense_is_an_error_of_the_header(tmp_path, content):
-    path = tmp_path / "a.fits.fz"
-    (tmp_path / "a.json").write_bytes(content)
-    with pytest.raises(HeaderError, match=r"a\.json"):
-        with_group(files.primary_header(), path)
-
-
 def test_a_bomb_is_an_error_that_ends_its_visit():
     assert issubclass(RawError, PromptError)
     assert not RawError.retriable

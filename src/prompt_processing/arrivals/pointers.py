@@ -1,7 +1,6 @@
 """Noting which raw arrived for which visit: the only writer of arrival pointers."""
 
 import io
-import json
 import warnings
 from typing import Any, Final
 
@@ -11,12 +10,12 @@ from lsst.resources import ResourcePath
 
 from prompt_processing.domain.clock import Clock
 from prompt_processing.domain.errors import HeaderError, RawError, StoreError
+from prompt_processing.domain.identity import raw_group, raw_identity
 from prompt_processing.domain.ids import exposure_id, parse_obs_id
 from prompt_processing.domain.raws import (
     SIDECAR_BYTES,
     ArrivalPointer,
     RawKey,
-    check_group,
     parse_raw_key,
     pointer_path,
     visit_path,
@@ -27,8 +26,6 @@ from prompt_processing.storage import object_store
 
 HEADER_BYTES: Final = 256 * 1024
 """How much of a raw is read for its primary header; those of the cameras have some 30 kB."""
-MAX_SNAPS: Final = 1000
-"""Most images that a visit may have."""
 
 
 class Arrivals:
@@ -54,9 +51,9 @@ class Arrivals:
     def record(self, key: str) -> ArrivalPointer | None:
         """Write the pointer of a raw that is in the landing store; safe to repeat.
 
-        The group comes from the sidecar, else from the card ``GROUPID``; the snap is ``CURINDEX`` - 1. A raw
-        whose header cannot be read but whose sidecar names its group gets a pointer as snap 0, so that its
-        visit ends with what is wrong with the file instead of waiting for an image in vain.
+        Group and snap are those of `prompt_processing.domain.identity`. A raw whose header cannot be read but
+        whose sidecar names its group gets a pointer as snap 0, so that its visit ends with what is wrong with
+        the file instead of waiting for an image in vain.
 
         Parameters
         ----------
@@ -187,33 +184,22 @@ class Arrivals:
             If the store does not answer.
         """
         path = object_store.child(self._incoming, str(raw))
-        told = self._sidecar_group(raw)
+        sidecar = object_store.read_start(object_store.child(self._incoming, raw.sidecar), SIDECAR_BYTES + 1)
         try:
-            card, index = _read_cards(path, "GROUPID", "CURINDEX")
+            cards = _read_cards(path, "GROUPID", "CURINDEX")
         except RawError:
-            if told is None:
+            if raw_group(None, sidecar) is None:
                 raise
-            return _checked(told, path), 0
-        group = told or (card.strip() if isinstance(card, str) else "")
-        if not group:
-            raise HeaderError(f"{path}: card GROUPID is missing, and there is no sidecar {raw.sidecar}")
-        if index is None or isinstance(index, fits.card.Undefined):
-            return _checked(group, path), 0
-        if not isinstance(index, int) or isinstance(index, bool) or not 1 <= index <= MAX_SNAPS:
-            raise HeaderError(f"{path}: card CURINDEX is {index!r}, not a number from 1 to {MAX_SNAPS}")
-        return _checked(group, path), index - 1
-
-    def _sidecar_group(self, raw: RawKey) -> str | None:
-        """Return the group that the sidecar names; a sidecar that cannot be read is as good as none."""
-        data = object_store.read_start(object_store.child(self._incoming, raw.sidecar), SIDECAR_BYTES + 1)
-        if data is None or len(data) > SIDECAR_BYTES:
-            return None
+            cards = None
         try:
-            content: Any = json.loads(data)
-        except (ValueError, RecursionError):
-            return None
-        group = content.get("GROUPID") if isinstance(content, dict) else None
-        return group.strip() or None if isinstance(group, str) else None
+            group, snap = raw_identity(cards, sidecar)
+        except HeaderError as error:
+            raise HeaderError(f"{path}: {error}") from error
+        if group is None:
+            raise HeaderError(
+                f"{path}: card GROUPID is missing, and no sidecar {raw.sidecar} names the group"
+            )
+        return group, snap
 
 
 def detector_number(raw: RawKey) -> int:
@@ -231,15 +217,8 @@ def detector_number(raw: RawKey) -> int:
     return number
 
 
-def _checked(group: str, path: ResourcePath) -> str:
-    try:
-        return check_group(group)
-    except RawError as error:
-        raise HeaderError(f"{path}: {error}") from error
-
-
-def _read_cards(path: ResourcePath, *names: str) -> list[Any]:
-    """Return cards of the primary header of a raw, `None` for one that is missing.
+def _read_cards(path: ResourcePath, *names: str) -> dict[str, Any]:
+    """Return those cards of the primary header of a raw that have a value.
 
     Raises
     ------
@@ -255,6 +234,7 @@ def _read_cards(path: ResourcePath, *names: str) -> list[Any]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AstropyWarning)
             header = fits.Header.fromfile(io.BytesIO(start), endcard=True)
-            return [header.get(name) for name in names]
+            values = {name: header.get(name) for name in names}
     except (OSError, EOFError, ValueError, TypeError, IndexError, fits.VerifyError) as error:
         raise RawError(f"{path}: not a readable FITS file ({error})") from error
+    return {name: value for name, value in values.items() if not isinstance(value, fits.card.Undefined)}

@@ -34,8 +34,8 @@ class RawFormatter(FormatterV2):
     def read_from_local_file(self, path: str, component: str | None = None, expected_size: int = -1) -> Any:
         """Read a raw or its header.
 
-        Where the header has no ``GROUPID``, because a sidecar told the group when the raw was ingested, the
-        group comes from the data id, if that has its records.
+        ``GROUPID`` is the group of the data id if that has its records: the sidecar that may have named it is
+        not beside the raw any more.
         """
         del expected_size
         if component is not None and component != "header":
@@ -47,7 +47,7 @@ class RawFormatter(FormatterV2):
         return raw
 
     def _with_group(self, header: fits.Header) -> fits.Header:
-        if not header.get("GROUPID") and self.data_id.hasRecords():
+        if self.data_id.hasRecords():
             record = self.data_id.records["exposure"]
             if record is not None:
                 header["GROUPID"] = record.group

@@ -1,6 +1,5 @@
 """What a raw's header tells of the observation, with the group from the header or from the sidecar."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ from astro_metadata_translator import ObservationInfo
 from astropy.io import fits
 
 from prompt_processing.domain.errors import HeaderError, WrongCameraError
+from prompt_processing.domain.identity import raw_group
 from prompt_processing.domain.raws import SIDECAR_BYTES
 from prompt_processing.instruments.translators import TRANSLATORS
 
@@ -50,33 +50,58 @@ def observation_info(header: fits.Header, path: str | Path) -> ObservationInfo:
 
 
 def with_group(header: fits.Header, path: str | Path) -> fits.Header:
-    """Return a header whose ``GROUPID`` comes from the header itself or from the raw's sidecar.
-
-    The sidecar is the file beside the raw with the same name but ``.json`` in place of ``.fits`` or
-    ``.fits.fz``: ``{"GROUPID": "..."}``. It arrives before the image, so either may be the one that tells; if
-    both do, they must agree.
+    """Return a header whose ``GROUPID`` is the raw's group; see `prompt_processing.domain.identity`.
 
     Parameters
     ----------
     header
         Primary header of the raw; it is not changed.
     path
-        Local path of the raw.
+        Local path of the raw, beside its sidecar if it has one.
+
+    Returns
+    -------
+    header
+        A copy; without the card if nothing names a group.
 
     Raises
     ------
     HeaderError
-        If the sidecar cannot be read, or it contradicts the header.
+        If the card cannot be read, or the name of the group is too long or cannot be stored.
     """
-    sidecar = _sidecar(Path(path))
-    told = _read_group(sidecar) if sidecar.exists() else None
     header = header.copy()
-    own = _card(header, "GROUPID", path)
-    if told is not None and isinstance(own, str) and own.strip() not in {"", told}:
-        raise HeaderError(f"{path}: card GROUPID is {own!r}, but {sidecar.name} says {told!r}")
-    if told is not None:
-        header["GROUPID"] = told
+    try:
+        group = raw_group({"GROUPID": _card(header, "GROUPID", path)}, read_sidecar(path))
+    except HeaderError as error:
+        raise HeaderError(f"{path}: {error}") from error
+    if group is None:
+        header.remove("GROUPID", ignore_missing=True, remove_all=True)
+    else:
+        header["GROUPID"] = group
     return header
+
+
+def read_sidecar(path: str | Path) -> bytes | None:
+    """Return the beginning of the sidecar of a local raw, as far as its group is looked for.
+
+    Parameters
+    ----------
+    path
+        Local path of the raw.
+
+    Returns
+    -------
+    bytes or None
+        At most `SIDECAR_BYTES` + 1 bytes; `None` if there is no sidecar that can be read.
+    """
+    name = Path(path).name
+    for ending in (".fz", ".gz"):
+        name = name.removesuffix(ending)
+    try:
+        with Path(path).with_name(name).with_suffix(".json").open("rb") as file:
+            return file.read(SIDECAR_BYTES + 1)
+    except OSError:
+        return None
 
 
 def _card(header: fits.Header, name: str, path: str | Path) -> Any:
@@ -85,26 +110,3 @@ def _card(header: fits.Header, name: str, path: str | Path) -> Any:
         return header.get(name)
     except fits.VerifyError as error:
         raise HeaderError(f"{path}: card {name} cannot be read: {error}") from error
-
-
-def _sidecar(path: Path) -> Path:
-    name = path.name
-    for ending in (".fz", ".gz"):
-        name = name.removesuffix(ending)
-    return path.with_name(name).with_suffix(".json")
-
-
-def _read_group(sidecar: Path) -> str | None:
-    """Return the group that a sidecar names, or `None` if it names none."""
-    try:
-        if sidecar.stat().st_size > SIDECAR_BYTES:
-            raise HeaderError(f"{sidecar}: is larger than {SIDECAR_BYTES} bytes")
-        content: Any = json.loads(sidecar.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise HeaderError(f"{sidecar}: not a readable JSON file ({error})") from error
-    group = content.get("GROUPID") if isinstance(content, dict) else content
-    if group is None:
-        return None
-    if not isinstance(group, str) or not group.strip():
-        raise HeaderError(f"{sidecar}: GROUPID is {group!r}, not a name")
-    return group.strip()

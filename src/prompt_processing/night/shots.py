@@ -1,20 +1,21 @@
 """The raws of a night, and when each appears in the landing store."""
 
-import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from astropy.time import Time, TimeDelta
 
 from prompt_processing.domain.clock import from_mjd_tai
-from prompt_processing.domain.errors import PromptError
+from prompt_processing.domain.errors import HeaderError, PromptError
+from prompt_processing.domain.identity import raw_group
 from prompt_processing.domain.raws import RawKey, parse_raw_key
 from prompt_processing.instruments.cameras import CAMERAS
 from prompt_processing.instruments.info import info_from_observation
-from prompt_processing.instruments.observation import observation_info
+from prompt_processing.instruments.observation import observation_info, read_sidecar, with_group
 from prompt_processing.instruments.raw import read_raw_header
 
 _LOG: Final = structlog.get_logger(__name__)
@@ -56,24 +57,19 @@ def find_shots(folder: Path, predicted: Mapping[str, Time], start: Time) -> list
 
 
 def _shot(folder: Path, raw: RawKey, predicted: Mapping[str, Time], start: Time) -> Shot:
-    group = _sidecar_group(folder / raw.sidecar)
+    path = folder / str(raw)
     camera = CAMERAS.get(raw.instrument)
     readout = TimeDelta(camera.readout if camera else UNKNOWN_READOUT, format="sec")
     try:
-        header = read_raw_header(folder / str(raw))
+        header = with_group(read_raw_header(path), path)
         info = info_from_observation(observation_info(header, str(raw)))
     except PromptError as error:
         # A damaged raw is played as well: it is the worker's to say what is wrong with it.
         _LOG.warning("raw without a readable header", key=str(raw), error=str(error))
+        group = None
+        with suppress(HeaderError):
+            group = raw_group(None, read_sidecar(path))
         close = predicted.get(group or "", start)
         return Shot(raw, close + readout, None, close, group)
     opened, close = from_mjd_tai(info["mjd_begin_tai"]), from_mjd_tai(info["mjd_end_tai"])
-    return Shot(raw, close + readout, opened, close, group or info["group"])
-
-
-def _sidecar_group(sidecar: Path) -> str | None:
-    try:
-        content: Any = json.loads(sidecar.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return content.get("GROUPID") if isinstance(content, dict) else None
+    return Shot(raw, close + readout, opened, close, info["group"])
