@@ -150,7 +150,7 @@ def test_several_can_upgrade_a_ledger_at_the_same_time(old, url):
     engines = [database.engine(url) for _ in range(4)]
     with ThreadPoolExecutor(len(engines)) as pool:
         before = sorted(pool.map(schema.upgrade, engines))
-    assert before == ["0001", "0002", "0002", "0002"]
+    assert before == ["0001", *[schema.VERSIONS[-1]] * 3]
     assert len(SqlLedger(old).detector_visits()) == 3
     for engine in engines:
         engine.dispose()

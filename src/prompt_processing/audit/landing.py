@@ -46,15 +46,14 @@ def raws(
     damaged
         What is wrong with pointers that cannot be read.
     """
-    subjects = set(subjects)
     found: dict[str, DetectorVisitKey | None] = {
         record.pointer.key: record.visit for record in arrivals if record.visit in subjects
     }
     damaged = []
     pointers = Arrivals(object_store.root(places.incoming), object_store.root(places.arrivals), WallClock())
-    for key in sorted(subjects):
+    for key, visit in sorted(subjects.items()):
         try:
-            found |= {pointer.key: key for pointer in pointers.find_all(key)}
+            found |= {pointer.key: key for pointer in pointers.find_all(visit)}
         except RawError as error:
             damaged.append(str(error))
     for raw in _landed(places, instruments, days):

@@ -7,10 +7,10 @@ the per-detector message is what the observatory's fan-out service sends, with a
 # ruff: noqa: N815 (the names of the fields are those of SAL)
 
 from collections.abc import Iterable
+from datetime import UTC, datetime
 from enum import IntEnum
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
 
-from astropy.time import Time
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -23,12 +23,16 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from prompt_processing.domain.clock import from_tai_seconds
 from prompt_processing.domain.errors import EventError, RawError
-from prompt_processing.domain.raws import MAX_GROUP, check_group
+from prompt_processing.domain.raws import MAX_GROUP, check_group, first_visit_path, visit_path
+
+if TYPE_CHECKING:
+    from astropy.time import Time
 
 END_OF_TIME: Final = 1e10
 """Time that no visit is announced for [TAI s since 1970]: the year 2286."""
+_DAY: Final = 86400.0
+_NOON: Final = _DAY / 2
 SCHEMA_VERSION: Final = 1
 """Version of the messages of this module; a receiver refuses any other."""
 
@@ -129,18 +133,18 @@ class _Sal(BaseModel):
     )
 
     @property
-    def published(self) -> Time:
+    def published(self) -> "Time":
         """When the event was published (TAI)."""
-        return from_tai_seconds(self.private_sndStamp)
+        return _time(self.private_sndStamp)
 
     @property
-    def predicted_shutter_close(self) -> Time:
+    def predicted_shutter_close(self) -> "Time":
         """When the last image should be complete: ``startTime + duration`` (TAI).
 
         ``duration`` is that of the script, so it holds read-outs, filter changes and slews after the first:
         the shutter closes then or a little earlier, never much later.
         """
-        return from_tai_seconds(self.startTime + self.duration)
+        return _time(self.startTime + self.duration)
 
     @property
     def filter_names(self) -> tuple[str, ...]:
@@ -217,6 +221,31 @@ class DetectorVisit(_Sal):
     def key(self) -> DetectorVisitKey:
         """What identifies this unit of work."""
         return DetectorVisitKey(self.instrument, self.groupId, self.detector)
+
+    @property
+    def day_obs(self) -> int:
+        """Observing day of the predicted start, YYYYMMDD; a day ends at noon, TAI."""
+        return _day(self.startTime - _NOON)
+
+    @property
+    def days(self) -> tuple[int, int]:
+        """The observing day of the predicted start, and the day that is nearest to it, YYYYMMDD.
+
+        At noon the visit may start earlier or later than predicted, so its raw may be of the other day.
+        """
+        begun = (self.startTime - _NOON) % _DAY
+        step = -_DAY if begun < _DAY / 2 else _DAY
+        return self.day_obs, _day(self.startTime - _NOON + step)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Where objects about this unit of work may be, the usual place first, without an ending.
+
+        They are under its day, under the neighbouring day, or where repositories had them before keys named
+        the day.
+        """
+        dated = (visit_path(self.instrument, day, self.groupId, self.detector) for day in self.days)
+        return *dated, first_visit_path(*self.key)
 
     @property
     def ra(self) -> float:
@@ -350,6 +379,18 @@ def event_schema() -> dict[str, Any]:
 def message_schema() -> dict[str, Any]:
     """Return the JSON schema of the messages that a worker may be sent."""
     return _MESSAGES.json_schema()
+
+
+def _time(seconds: float) -> "Time":
+    # astropy takes 0.5 s to import, which commands that only show the ledger need not wait for.
+    from prompt_processing.domain.clock import from_tai_seconds  # noqa: PLC0415
+
+    return from_tai_seconds(seconds)
+
+
+def _day(seconds: float) -> int:
+    """Return the date of a time since 1970 [s], YYYYMMDD; days have 86400 s in TAI."""
+    return int(f"{datetime.fromtimestamp(seconds, UTC):%Y%m%d}")
 
 
 def _problem(field: str, text: str) -> PydanticCustomError:
