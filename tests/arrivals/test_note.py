@@ -50,7 +50,7 @@ class Landing:
 
     @property
     def pointer(self):
-        return self.arrivals.find(detector_visit().key, 0)
+        return self.arrivals.find(detector_visit(), 0)
 
 
 @pytest.fixture

@@ -90,7 +90,7 @@ class Landing(Served):
 
     @property
     def pointer(self):
-        return self.arrivals.find(VISIT.key, 0)
+        return self.arrivals.find(VISIT, 0)
 
     @property
     def effects(self):
@@ -151,7 +151,7 @@ def test_a_notification_may_have_its_attributes_as_headers(landing):
     attributes = {"eventType": "OBJECT_FINALIZE", "bucketId": "landing", "objectId": f"{PREFIX}/{KEY}"}
     headers = landing.headers() | metadata(SUBSCRIPTION, message(b"", **attributes))
     assert landing.post(b"", headers).status_code == 204
-    assert landing.arrivals.find(VISIT.key, 1).key == KEY
+    assert landing.arrivals.find(VISIT, 1).key == KEY
 
 
 def test_an_image_may_be_told_before_its_sidecar_is_there(any_landing, log):
@@ -241,7 +241,7 @@ def test_an_s3_store_may_tell_of_several_objects_at_once(landing, log):
     encoded = third.replace("_", "%5F").replace("/", "%2F")
     body = s3_body(KEY, OTHER, "notes+on+the+night.txt", encoded)
     assert landing.post(body).status_code == 204
-    assert [pointer.key for pointer in landing.arrivals.find_all(VISIT.key)] == [KEY, third]
+    assert [pointer.key for pointer in landing.arrivals.find_all(VISIT)] == [KEY, third]
     assert [line["key"] for line in log.problems] == [OTHER]
 
 

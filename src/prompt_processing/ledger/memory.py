@@ -221,9 +221,7 @@ class MemoryLedger:
     def counts(self, day_obs: int | None = None) -> dict[str, int]:
         """Return how many detector-visits have each current outcome; see the port."""
         with self._lock:
-            return _count(
-                entry for entry in self._entries.values() if day_obs in {None, entry.visit.day_obs}
-            )
+            return _count(entry for entry in self._entries.values() if day_obs in {None, entry.visit.day_obs})
 
     def record_arrival(self, visit: DetectorVisitKey, pointer: ArrivalPointer) -> bool:
         """Note that a raw has been seen; see the port."""

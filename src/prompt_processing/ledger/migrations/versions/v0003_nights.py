@@ -33,9 +33,7 @@ def upgrade() -> None:
             "WHERE outcomes.detector_visit_id = detector_visits.id AND outcomes.current IS TRUE)"
         )
     op.create_index("detector_visits_night", "detector_visits", ["day_obs", "id"])
-    op.create_index(
-        "detector_visits_summary", "detector_visits", ["day_obs", "status", "reason", "n_alerts"]
-    )
+    op.create_index("detector_visits_summary", "detector_visits", ["day_obs", "status", "reason", "n_alerts"])
     op.create_index(
         "detector_visits_unfinished",
         "detector_visits",
