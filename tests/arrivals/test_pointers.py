@@ -62,7 +62,7 @@ def test_a_raw_gets_its_pointer(arrivals, store, tmp_path):
         "snap": 1,
         "arrived_at": "2026-03-16T02:02:00.500",
     }
-    file = tmp_path / "arrivals/LATISS/2026-03-16T02_3A01_3A03.123_231/0/1.json"
+    file = tmp_path / "arrivals/LATISS/20260315/2026-03-16T02_3A01_3A03.123_231/0/1.json"
     assert json.loads(file.read_text()) == pointer.model_dump()
     assert arrivals.find(VISIT, 1) == pointer
     assert arrivals.find(VISIT, 0) is None

@@ -64,6 +64,8 @@ def numbered_records(
         .limit(limit)
     )
     rows = connection.execute(query).mappings().all()
+    if not rows:
+        return []
     if len(rows) <= _MAX_LISTED:
         # Numbers leave a planner no way but the indexes.
         parts = _Parts.read(connection, [row["id"] for row in rows])
