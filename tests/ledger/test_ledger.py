@@ -349,6 +349,7 @@ def test_images_without_a_visit_are_known(ledger):
     claim(ledger)
     assert [record.pointer.key for record in ledger.arrivals()] == ["LATISS/x_0.fits", "LATISS/y_0.fits"]
     assert ledger.arrivals()[0].pointer == pointer()
+    assert [record.pointer.key for record in ledger.arrivals(other)] == ["LATISS/y_0.fits"]
     lonely = ledger.arrivals(without_visit=True)
     assert [(record.visit, record.pointer.key) for record in lonely] == [(other, "LATISS/y_0.fits")]
 

@@ -7,7 +7,6 @@ the per-detector message is what the observatory's fan-out service sends, with a
 # ruff: noqa: N815 (the names of the fields are those of SAL)
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
 from enum import IntEnum
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
 
@@ -23,6 +22,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from prompt_processing.domain.days import observing_days
 from prompt_processing.domain.errors import EventError, RawError
 from prompt_processing.domain.raws import MAX_GROUP, check_group, first_visit_path, visit_path
 
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 END_OF_TIME: Final = 1e10
 """Time that no visit is announced for [TAI s since 1970]: the year 2286."""
-_DAY: Final = 86400.0
-_NOON: Final = _DAY / 2
 SCHEMA_VERSION: Final = 1
 """Version of the messages of this module; a receiver refuses any other."""
 
@@ -224,26 +222,17 @@ class DetectorVisit(_Sal):
 
     @property
     def day_obs(self) -> int:
-        """Observing day of the predicted start, YYYYMMDD; a day ends at noon, TAI."""
-        return _day(self.startTime - _NOON)
+        """Observing day of the predicted start, YYYYMMDD."""
+        return self.days[0]
 
     @property
     def days(self) -> tuple[int, int]:
-        """The observing day of the predicted start, and the day that is nearest to it, YYYYMMDD.
-
-        At noon the visit may start earlier or later than predicted, so its raw may be of the other day.
-        """
-        begun = (self.startTime - _NOON) % _DAY
-        step = -_DAY if begun < _DAY / 2 else _DAY
-        return self.day_obs, _day(self.startTime - _NOON + step)
+        """`day_obs` and the day nearest to the start: near noon the raw may be of either."""
+        return observing_days(self.startTime)
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """Where objects about this unit of work may be, the usual place first, without an ending.
-
-        They are under its day, under the neighbouring day, or where repositories had them before keys named
-        the day.
-        """
+        """Keys, without endings, of what is stored about this unit of work; the last one names no day."""
         dated = (visit_path(self.instrument, day, self.groupId, self.detector) for day in self.days)
         return *dated, first_visit_path(*self.key)
 
@@ -386,11 +375,6 @@ def _time(seconds: float) -> "Time":
     from prompt_processing.domain.clock import from_tai_seconds  # noqa: PLC0415
 
     return from_tai_seconds(seconds)
-
-
-def _day(seconds: float) -> int:
-    """Return the date of a time since 1970 [s], YYYYMMDD; days have 86400 s in TAI."""
-    return int(f"{datetime.fromtimestamp(seconds, UTC):%Y%m%d}")
 
 
 def _problem(field: str, text: str) -> PydanticCustomError:

@@ -232,10 +232,12 @@ class MemoryLedger:
             entry = self._entries.get(visit)
             return entry is not None and _waits_for_image(entry.current) and self.reopen(visit)
 
-    def arrivals(self, *, without_visit: bool = False) -> list[ArrivalRecord]:
+    def arrivals(
+        self, visit: DetectorVisitKey | None = None, *, without_visit: bool = False
+    ) -> list[ArrivalRecord]:
         """Return the raws that were seen; see the port."""
         with self._lock:
-            found = list(self._arrivals.values())
+            found = [record for record in self._arrivals.values() if visit in {None, record.visit}]
             return [record for record in found if not (without_visit and record.visit in self._entries)]
 
     def _held(self, claim: Claim) -> _Entry:

@@ -330,11 +330,15 @@ class Ledger(Protocol):
         """
         ...
 
-    def arrivals(self, *, without_visit: bool = False) -> list[ArrivalRecord]:
+    def arrivals(
+        self, visit: DetectorVisitKey | None = None, *, without_visit: bool = False
+    ) -> list[ArrivalRecord]:
         """Return the raws that were seen, in order.
 
         Parameters
         ----------
+        visit
+            Only those of this detector-visit.
         without_visit
             Only those whose visit nobody has announced.
         """

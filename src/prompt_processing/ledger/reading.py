@@ -107,9 +107,13 @@ def counts(connection: Connection, day_obs: int | None) -> dict[str, int]:
     return dict(sorted(found.items()))
 
 
-def arrivals(connection: Connection, *, without_visit: bool) -> list[ArrivalRecord]:
-    """Return the raws that were seen, in order."""
+def arrivals(
+    connection: Connection, visit: DetectorVisitKey | None, *, without_visit: bool
+) -> list[ArrivalRecord]:
+    """Return the raws that were seen, in order; see the port."""
     query = select(ARRIVALS).order_by(ARRIVALS.c.id)
+    if visit is not None:
+        query = query.where(matches(ARRIVALS.c, visit._asdict()))
     if without_visit:
         announced = exists().where(
             *(DETECTOR_VISITS.c[name] == ARRIVALS.c[name] for name in DetectorVisitKey._fields)

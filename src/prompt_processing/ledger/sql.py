@@ -192,10 +192,12 @@ class SqlLedger:
             outcome = claims.current_outcome(connection, row["id"])
             return claims.waits_for_image(outcome) and claims.reopen(connection, row)
 
-    def arrivals(self, *, without_visit: bool = False) -> list[ArrivalRecord]:
+    def arrivals(
+        self, visit: DetectorVisitKey | None = None, *, without_visit: bool = False
+    ) -> list[ArrivalRecord]:
         """Return the raws that were seen; see the port."""
         with database.reading(self._engine, "ledger: arrivals") as connection:
-            return reading.arrivals(connection, without_visit=without_visit)
+            return reading.arrivals(connection, visit, without_visit=without_visit)
 
     def _records(self, condition: ColumnElement[bool]) -> list[DetectorVisitRecord]:
         with database.reading(self._engine, "ledger: detector-visits") as connection:

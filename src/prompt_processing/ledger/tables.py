@@ -58,6 +58,7 @@ DETECTOR_VISITS: Final = Table(
     Column("status", String(16)),
     Column("reason", String(64)),
     UniqueConstraint("instrument", "group", "detector"),
+    Index("detector_visits_group", "group"),
     Index("detector_visits_night", "day_obs", "id"),
     Index("detector_visits_summary", "day_obs", "status", "reason", "n_alerts"),
 )

@@ -32,6 +32,7 @@ def upgrade() -> None:
             f"UPDATE detector_visits SET {name} = (SELECT {name} FROM outcomes "  # noqa: S608 (constants)
             "WHERE outcomes.detector_visit_id = detector_visits.id AND outcomes.current IS TRUE)"
         )
+    op.create_index("detector_visits_group", "detector_visits", ["group"])
     op.create_index("detector_visits_night", "detector_visits", ["day_obs", "id"])
     op.create_index("detector_visits_summary", "detector_visits", ["day_obs", "status", "reason", "n_alerts"])
     op.create_index(
