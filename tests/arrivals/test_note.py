@@ -18,7 +18,7 @@ from prompt_processing.ledger.memory import MemoryLedger
 from prompt_processing.messaging.memory import MemoryQueue
 from prompt_processing.storage import object_store
 
-KEY = "LATISS/20260314/AT_O_20260314_000001/AT_O_20260314_000001_R00_S00.fits"
+KEY = "LATISS/20260201/AT_O_20260201_000001/AT_O_20260201_000001_R00_S00.fits"
 OTHER = KEY.replace("000001", "000002")
 
 
@@ -50,7 +50,7 @@ class Landing:
 
     @property
     def pointer(self):
-        return self.arrivals.find(detector_visit().key, 0)
+        return self.arrivals.find(detector_visit(), 0)
 
 
 @pytest.fixture

@@ -8,16 +8,16 @@ import pytest
 from astropy.io import fits
 from astropy.time import Time
 
+from local_cloud.visits import detector_visit
 from prompt_processing.arrivals.pointers import Arrivals
 from prompt_processing.domain.clock import WallClock
 from prompt_processing.domain.errors import HeaderError, RawError
-from prompt_processing.domain.visit import DetectorVisitKey
 from prompt_processing.storage import object_store
 
 OBS_ID = "AT_O_20260315_000007"
 KEY = f"LATISS/20260315/{OBS_ID}/{OBS_ID}_R00_S00.fits"
 GROUP = "2026-03-16T02:01:03.123#1"
-VISIT = DetectorVisitKey("LATISS", GROUP, 0)
+VISIT = detector_visit(groupId=GROUP, startTime=1773626463.0)
 
 
 class FixedClock:
@@ -62,7 +62,7 @@ def test_a_raw_gets_its_pointer(arrivals, store, tmp_path):
         "snap": 1,
         "arrived_at": "2026-03-16T02:02:00.500",
     }
-    file = tmp_path / "arrivals/LATISS/2026-03-16T02_3A01_3A03.123_231/0/1.json"
+    file = tmp_path / "arrivals/LATISS/20260315/2026-03-16T02_3A01_3A03.123_231/0/1.json"
     assert json.loads(file.read_text()) == pointer.model_dump()
     assert arrivals.find(VISIT, 1) == pointer
     assert arrivals.find(VISIT, 0) is None
@@ -103,6 +103,30 @@ def test_a_broken_raw_whose_group_is_known_still_ends_its_visit(arrivals, store,
     write_raw(store, content=content, sidecar=json.dumps({"GROUPID": GROUP}))
     assert arrivals.record(KEY).group == GROUP
     assert arrivals.find(VISIT, 0).key == KEY
+
+
+@pytest.mark.parametrize("hours", [-6.0, 6.0])
+def test_a_pointer_is_found_from_the_other_side_of_noon(arrivals, store, hours):
+    write_raw(store, groupid=GROUP)
+    pointer = arrivals.record(KEY)
+    noon = 1773662400.0 if hours > 0 else 1773576000.0  # the raw's day ends, or begins
+    other = detector_visit(groupId=GROUP, startTime=noon + hours * 3600)
+    assert other.day_obs != VISIT.day_obs
+    assert arrivals.find(other, 0) == pointer
+    assert arrivals.find_all(other) == [pointer]
+
+
+def test_a_pointer_under_a_key_without_the_day_stands(arrivals, store, tmp_path):
+    write_raw(store, groupid=GROUP)
+    pointer = arrivals.record(KEY)
+    (new,) = (tmp_path / "arrivals").rglob("0.json")
+    old = tmp_path / "arrivals" / "LATISS" / new.parents[1].name / "0" / "0.json"
+    old.parent.mkdir(parents=True)
+    new.rename(old)
+    assert arrivals.find(VISIT, 0) == pointer
+    assert arrivals.find_all(VISIT) == [pointer]
+    assert arrivals.record(KEY) == pointer
+    assert list((tmp_path / "arrivals").rglob("0.json")) == [old]
 
 
 @pytest.mark.parametrize("content", [b"", b"not FITS at all"])

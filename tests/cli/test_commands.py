@@ -113,7 +113,7 @@ def test_an_error_of_several_lines_becomes_one(monkeypatch, repo):
     def fail(repo):
         raise RepositoryError("first\n  second")
 
-    monkeypatch.setattr("prompt_processing.views.collect.visits_of", fail)
+    monkeypatch.setattr("prompt_processing.factory.opening.find_ledger", fail)
     _, complaint = run("status", repo, code=1)
     assert complaint == "Error: first second\n"
 
@@ -122,7 +122,7 @@ def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch, repo):
     def fail(repo):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("prompt_processing.views.collect.visits_of", fail)
+    monkeypatch.setattr("prompt_processing.factory.opening.find_ledger", fail)
     result = CliRunner().invoke(main, ["status", str(repo)])
     assert isinstance(result.exception, ZeroDivisionError)
 
@@ -193,19 +193,41 @@ def test_status_tells_what_became_of_each_visit(results):
     assert re.search(r"01:01:00\.000 .*processed +3 alerts +4\.0 s +fallback$", lines[1])
     assert re.search(r"01:02:00\.000 .*failed .*bad-raw", lines[2])
     assert "truncated <at> byte 9" in lines[3]
-    assert lines[-1] == "2 processed, 1 failed"
+    assert re.fullmatch(r"\d{8}: 1 failed:bad-raw, 2 processed, 4 alerts", lines[-1])
     data = json.loads(run("status", results.repo, "--json")[0])
     assert [visit["reason"] for visit in data] == [None, None, "bad-raw"]
 
 
-def test_alerts_are_listed_by_signal_to_noise_without_the_flagged_ones(results):
+def test_status_shows_the_first_of_one_night(results):
+    lines = run("status", results.repo, "--limit", 1)[0].splitlines()
+    assert lines[-2] == "... 2 more; see --limit"
+    assert lines[-1].endswith("1 failed:bad-raw, 2 processed, 4 alerts")
+    assert run("status", results.repo, "--night", 20200101)[0] == "20200101: no visit\n"
+
+
+def test_status_opens_no_decision_and_imports_no_middleware(results):
+    code = (
+        "import sys; from prompt_processing.cli.app import main\n"
+        f"main(['status', {str(results.repo)!r}], standalone_mode=False)\n"
+        "print(sorted({'lsst', 'lsst.daf.butler', 'astropy', 'numpy', 'pandas'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "2 processed" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_alerts_are_listed_without_the_flagged_ones(results):
     first, second, false, flagged = map(str, results.alert_ids)
     output, _ = run("alerts", "list", results.repo)
+    assert [line.split()[0] for line in output.splitlines()[1:-1]] == [first, second, false]
+    assert output.splitlines()[-1].endswith(": 3 shown, 4 decided")
+    output, _ = run("alerts", "list", results.repo, "--order", "snr")
     assert [line.split()[0] for line in output.splitlines()[1:-1]] == [second, first, false]
-    assert output.splitlines()[-1] == "3 of 3 alerts"
     output, _ = run("alerts", "list", results.repo, "--all", "--order", "id", "--limit", 2)
-    assert [line.split()[0] for line in output.splitlines()[1:]] == [first, second, "2"]
-    data = json.loads(run("alerts", "list", results.repo, "--all", "--json")[0])
+    assert [line.split()[0] for line in output.splitlines()[1:-1]] == [first, second]
+    output, _ = run("alerts", "list", results.repo, "--night", 20200101)
+    assert output.splitlines()[1:] == ["20200101: 0 shown, 0 decided"]
+    data = json.loads(run("alerts", "list", results.repo, "--all", "--order", "snr", "--json")[0])
     assert [str(alert["id"]) for alert in data] == [flagged, second, first, false]
     assert data[0]["flux_err"] is None
 

@@ -87,7 +87,7 @@ def test_the_same_decision_has_the_same_bytes():
 
 
 def test_the_place_depends_on_the_message_alone():
-    assert decision().path == "LATISS/2026-03-16T02_3A01_3A03.123_231/0.zip"
+    assert decision().path == "LATISS/20260315/2026-03-16T02_3A01_3A03.123_231/0.zip"
 
 
 @pytest.mark.parametrize("kept", [slice(0), slice(-30), slice(-400), slice(100)])

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from local_cloud.visits import detector_visit
 from prompt_processing.delivery.archive import AlertArchive, alert_key
 from prompt_processing.delivery.decision import Decision
 from prompt_processing.delivery.decisions import DecisionStore
@@ -23,7 +24,6 @@ from prompt_processing.delivery.metrics import (
 from prompt_processing.delivery.packets import AlertSchema
 from prompt_processing.domain.decision import DecisionInfo
 from prompt_processing.domain.errors import ConflictError, RepositoryError, StoreError
-from prompt_processing.domain.visit import DetectorVisitKey
 from prompt_processing.storage import object_store
 
 PACKET = b"\0" + (1101).to_bytes(4, "big") + b"avro"
@@ -189,9 +189,23 @@ def decisions(request, tmp_path):
 
 
 def test_the_first_decision_stands(decisions):
-    visit = DetectorVisitKey("LATISS", "g#1", 0)
+    visit = detector_visit(groupId="g#1", startTime=1773626463.0)
     assert decisions.find(visit) is None
     assert decisions.store(decision()) == decision()
     assert decisions.store(decision(attempt=2)) == decision()
     assert decisions.find(visit) == decision()
     assert list(decisions.all()) == [decision()]
+
+
+@pytest.mark.parametrize("hours", [-6.0, 6.0])
+def test_a_decision_is_found_from_the_other_side_of_noon(decisions, hours):
+    noon = 1773576000.0  # 2026-03-15T12:00
+    decisions.store(decision())
+    assert decisions.find(detector_visit(groupId="g#1", startTime=noon + hours * 3600)) == decision()
+    assert decisions.find(detector_visit(groupId="g#1", startTime=noon - 13 * 3600)) is None
+
+
+def test_a_decision_under_a_key_without_the_day_is_found(tmp_path):
+    store = object_store.root(tmp_path)
+    object_store.create(object_store.child(store, "LATISS/g_231/0.zip"), decision().to_bytes())
+    assert DecisionStore(store).find(detector_visit(groupId="g#1")) == decision()

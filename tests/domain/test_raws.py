@@ -82,7 +82,7 @@ def test_a_group_needs_a_name():
 
 
 def test_pointers():
-    assert pointer_path("LATISS", "a#1", 0, 2) == "LATISS/a_231/0/2.json"
+    assert pointer_path("LATISS", 20260315, "a#1", 0, 2) == "LATISS/20260315/a_231/0/2.json"
     pointer = ArrivalPointer(
         key=KEY,
         generation=5,

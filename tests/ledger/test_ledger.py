@@ -20,7 +20,8 @@ from prompt_processing.domain.outcome import Delivery, Outcome, StageTimes
 from prompt_processing.domain.raws import ArrivalPointer
 from prompt_processing.domain.visit import DetectorVisitKey
 from prompt_processing.ledger.memory import MemoryLedger
-from prompt_processing.ledger.port import Busy, Claim, Done
+from prompt_processing.ledger.nights import every
+from prompt_processing.ledger.port import Busy, Claim, DecisionSummary, Done, NightSummary, Page
 from prompt_processing.ledger.sql import SqlLedger
 from prompt_processing.storage import database
 
@@ -293,6 +294,54 @@ def test_leases_are_counted_by_the_database_whatever_the_clock_of_a_worker_says(
         assert claim(ledger, visit("alive"), owner="w-2").attempt == 2
 
 
+def test_a_night_is_read_in_pages(ledger):
+    assert ledger.newest_night() is None
+    night, day = visit().day_obs, 86400.0
+    start = visit().startTime
+    for number in range(5):
+        claim(ledger, visit(f"g{number}"), owner=f"w-{number}")
+        claim(ledger, detector_visit(groupId=f"old{number}", startTime=start - day), owner=f"v-{number}")
+    assert ledger.newest_night() == night
+    first = ledger.night(night, limit=3)
+    second = ledger.night(night, after=first.next, limit=3)
+    assert [[item.visit.groupId for item in page.records] for page in (first, second)] == [
+        ["g0", "g1", "g2"],
+        ["g3", "g4"],
+    ]
+    assert second.next is None
+    assert [item.visit.groupId for item in every(ledger, 20260131)] == [f"old{n}" for n in range(5)]
+    assert ledger.night(night + 1, limit=3) == Page((), None)
+
+
+def test_a_night_is_counted_by_outcome_with_its_alerts(ledger):
+    night = visit().day_obs
+    known, unknown, reopened, other = (visit(group) for group in ("known", "unknown", "reopened", "queued"))
+    first = claim(ledger, known, owner="w-1")
+    ledger.record_step(first, "decision", DecisionSummary(2026020100001, 7))
+    ledger.record_step(first, "alerts")
+    ledger.record_outcome(first, Outcome.processed())
+    ledger.record_outcome(claim(ledger, unknown, owner="w-2"), Outcome.processed())
+    ledger.record_outcome(claim(ledger, reopened, owner="w-3"), NO_IMAGE)
+    claim(ledger, other, owner="w-4")
+    counts = {"processed": 2, "queued": 1, "skipped:no-image": 1}
+    assert ledger.summary(night) == NightSummary(counts, n_alerts=7, unknown=1)
+    assert ledger.counts(night) == counts
+    ledger.reopen(reopened.key)
+    assert ledger.summary(night).counts == ledger.counts(night) == {"processed": 2, "queued": 2}
+    assert ledger.find(known.key).decision == DecisionSummary(2026020100001, 7)
+    assert ledger.find(unknown.key).decision is None
+    assert ledger.summary(night + 1) == NightSummary({}, 0, 0)
+    assert ledger.counts(night + 1) == {}
+
+
+def test_a_stale_claim_stores_no_decision(ledger):
+    first = claim(ledger, lease=OVER)
+    claim(ledger, owner="w-2")
+    with pytest.raises(StaleClaimError):
+        ledger.record_step(first, "decision", DecisionSummary(1, 2))
+    assert ledger.find(visit().key).decision is None
+
+
 def test_images_without_a_visit_are_known(ledger):
     other = DetectorVisitKey("LATISS", "unknown", 0)
     for key, subject in (("x", visit().key), ("x", visit().key), ("y", other)):
@@ -300,6 +349,7 @@ def test_images_without_a_visit_are_known(ledger):
     claim(ledger)
     assert [record.pointer.key for record in ledger.arrivals()] == ["LATISS/x_0.fits", "LATISS/y_0.fits"]
     assert ledger.arrivals()[0].pointer == pointer()
+    assert [record.pointer.key for record in ledger.arrivals(other)] == ["LATISS/y_0.fits"]
     lonely = ledger.arrivals(without_visit=True)
     assert [(record.visit, record.pointer.key) for record in lonely] == [(other, "LATISS/y_0.fits")]
 

@@ -13,7 +13,7 @@ from local_cloud.visits import detector_visit
 from prompt_processing.domain.errors import RepositoryError
 from prompt_processing.domain.outcome import Delivery, Outcome, StageTimes
 from prompt_processing.ledger import schema
-from prompt_processing.ledger.port import Claim, Done
+from prompt_processing.ledger.port import Claim, Done, NightSummary
 from prompt_processing.ledger.sql import SqlLedger
 from prompt_processing.ledger.tables import METADATA
 from prompt_processing.storage import database
@@ -115,7 +115,10 @@ def test_nothing_is_lost_by_an_upgrade(old):
     ledger = SqlLedger(old)
     assert ledger.claim(DONE, Delivery("m", "{}"), owner="w-2") == Done(Outcome.processed("late"), 1)
     record = ledger.find(DONE.key)
-    assert (record.visit, record.message_id) == (DONE, "m-1")
+    assert (record.visit, record.message_id, record.decision) == (DONE, "m-1", None)
+    assert ledger.newest_night() == DONE.day_obs
+    assert len(ledger.night(DONE.day_obs, limit=10).records) == 3
+    assert ledger.summary(DONE.day_obs) == NightSummary({"processed": 1, "queued": 2}, 0, unknown=1)
     assert record.times == StageTimes({"isr": 2.0}, latency=3.5)
     assert [item.visit.groupId for item in ledger.stale(older_than=3600.0)] == ["released", "crashed"]
     crashes = {}
@@ -150,7 +153,7 @@ def test_several_can_upgrade_a_ledger_at_the_same_time(old, url):
     engines = [database.engine(url) for _ in range(4)]
     with ThreadPoolExecutor(len(engines)) as pool:
         before = sorted(pool.map(schema.upgrade, engines))
-    assert before == ["0001", "0002", "0002", "0002"]
+    assert before == ["0001", *[schema.VERSIONS[-1]] * 3]
     assert len(SqlLedger(old).detector_visits()) == 3
     for engine in engines:
         engine.dispose()

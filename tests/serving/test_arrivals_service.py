@@ -16,7 +16,7 @@ from prompt_processing.arrivals.pointers import Arrivals
 from prompt_processing.domain.clock import WallClock
 from prompt_processing.domain.errors import StoreError
 from prompt_processing.domain.outcome import Delivery, Outcome
-from prompt_processing.domain.visit import DetectorVisitKey, parse_message
+from prompt_processing.domain.visit import parse_message
 from prompt_processing.ledger.memory import MemoryLedger
 from prompt_processing.messaging.memory import MemoryQueue
 from prompt_processing.serving.arrivals import ArrivalsService
@@ -24,8 +24,8 @@ from prompt_processing.serving.envelope import S3
 from prompt_processing.storage import object_store
 from support.border import SUBSCRIPTION, Served, message, service_log, wrapped
 
-OBS_ID = "AT_O_20260314_000001"
-KEY = f"LATISS/20260314/{OBS_ID}/{OBS_ID}_R00_S00.fits"
+OBS_ID = "AT_O_20260201_000001"
+KEY = f"LATISS/20260201/{OBS_ID}/{OBS_ID}_R00_S00.fits"
 OTHER = KEY.replace("000001", "000002")
 SIDECAR = KEY.replace(".fits", ".json")
 GROUP = EVENT["groupId"]
@@ -90,7 +90,7 @@ class Landing(Served):
 
     @property
     def pointer(self):
-        return self.arrivals.find(VISIT.key, 0)
+        return self.arrivals.find(VISIT, 0)
 
     @property
     def effects(self):
@@ -106,7 +106,7 @@ class Landing(Served):
         """Check that the next good raw is noted."""
         self.put(OTHER, groupid="another", curindex=1)
         assert self.tell(OTHER, message_id="2") == 204
-        assert self.arrivals.find(DetectorVisitKey("LATISS", "another", 0), 0).key == OTHER
+        assert self.arrivals.find(VISIT.model_copy(update={"groupId": "another"}), 0).key == OTHER
 
 
 def folder_landing(issuer, tmp_path):
@@ -151,7 +151,7 @@ def test_a_notification_may_have_its_attributes_as_headers(landing):
     attributes = {"eventType": "OBJECT_FINALIZE", "bucketId": "landing", "objectId": f"{PREFIX}/{KEY}"}
     headers = landing.headers() | metadata(SUBSCRIPTION, message(b"", **attributes))
     assert landing.post(b"", headers).status_code == 204
-    assert landing.arrivals.find(VISIT.key, 1).key == KEY
+    assert landing.arrivals.find(VISIT, 1).key == KEY
 
 
 def test_an_image_may_be_told_before_its_sidecar_is_there(any_landing, log):
@@ -241,7 +241,7 @@ def test_an_s3_store_may_tell_of_several_objects_at_once(landing, log):
     encoded = third.replace("_", "%5F").replace("/", "%2F")
     body = s3_body(KEY, OTHER, "notes+on+the+night.txt", encoded)
     assert landing.post(body).status_code == 204
-    assert [pointer.key for pointer in landing.arrivals.find_all(VISIT.key)] == [KEY, third]
+    assert [pointer.key for pointer in landing.arrivals.find_all(VISIT)] == [KEY, third]
     assert [line["key"] for line in log.problems] == [OTHER]
 
 
@@ -302,24 +302,24 @@ def test_the_prefix_is_that_of_the_setting(prefix):
         "",
         "/",
         "night 1/it is cloudy.fits",
-        "LATISS/20260314/naïve/naïve_R00_S00.fits",
+        "LATISS/20260201/naïve/naïve_R00_S00.fits",
         f"{KEY}#1",
         f"{KEY}?x=1",
         KEY.replace(".fits", "%2Efits"),
         f"{KEY}\n",
         f"{KEY}\n{OTHER}",
         f"{KEY}/",
-        f"LATISS//20260314/{OBS_ID}/{OBS_ID}_R00_S00.fits",
+        f"LATISS//20260201/{OBS_ID}/{OBS_ID}_R00_S00.fits",
         "x" * 1000,
         "é" * 500,
         "../secret.fits",
         f"../{KEY}",
         f"LATISS/../../{KEY}",
-        f"LATISS/20260314/../../../{OBS_ID}_R00_S00.fits",
-        "LATISS/20260314/../.._R00_S00.fits",
-        f"LATISS/20260314/{OBS_ID}/../{OBS_ID}_R00_S00.json",
+        f"LATISS/20260201/../../../{OBS_ID}_R00_S00.fits",
+        "LATISS/20260201/../.._R00_S00.fits",
+        f"LATISS/20260201/{OBS_ID}/../{OBS_ID}_R00_S00.json",
         f"/etc/{KEY}",
-        "LATISS/20260314/a\\..\\b/a\\..\\b_R00_S00.fits",
+        "LATISS/20260201/a\\..\\b/a\\..\\b_R00_S00.fits",
     ],
 )
 def test_a_key_that_is_no_raw_is_nobodys_business(landing, log, key):
@@ -349,7 +349,7 @@ def test_strange_keys_in_a_bucket_are_nobodys_business(issuer, tmp_path, new_buc
         (KEY.replace("LATISS", "Hubble"), "Hubble"),
         (KEY.replace(OBS_ID, "OBS"), "OBS"),
         (KEY.replace(OBS_ID, "--"), "--"),
-        (KEY.replace("20260314_", "99999999_"), "99999999"),
+        (KEY.replace("20260201_", "99999999_"), "99999999"),
         (KEY.replace("LATISS", "L" * 1000), "L" * 1000),
     ],
 )
@@ -367,7 +367,7 @@ def test_a_key_may_be_as_long_as_a_bucket_allows(issuer, tmp_path, new_bucket, l
     root = object_store.root(f"gs://{new_bucket}")
     landing = Landing(issuer, tmp_path, root, object_store.root(f"gs://{new_bucket}/arrivals"), root)
     name = "A" * 490
-    assert landing.tell(f"LATISS/20260314/{name}/{name}_R00_S00.fits", prefix="") == 204
+    assert landing.tell(f"LATISS/20260201/{name}/{name}_R00_S00.fits", prefix="") == 204
     assert len(log.problems) == 1
     landing.put(OTHER, groupid="another", curindex=1)
     assert landing.tell(OTHER, prefix="") == 204
@@ -465,9 +465,9 @@ def test_a_strange_group_is_like_any_other(landing, group):
     landing.put(curindex=1)
     landing.put_sidecar({"GROUPID": group})
     assert landing.tell() == 204
-    visit = DetectorVisitKey("LATISS", group, 0)
+    visit = VISIT.model_copy(update={"groupId": group})
     assert landing.arrivals.find(visit, 0).group == group
-    assert [record.visit for record in landing.ledger.arrivals()] == [visit]
+    assert [record.visit for record in landing.ledger.arrivals()] == [visit.key]
     assert len(list(object_store.list_after(landing.pointers))) == 1
 
 

@@ -22,6 +22,7 @@ from prompt_processing.domain.errors import RawError
 from prompt_processing.domain.outcome import Delivery, Outcome, StageTimes
 from prompt_processing.images.exposure import Exposure, MaskedImage
 from prompt_processing.images.psf import PsfModel
+from prompt_processing.ledger.port import DecisionSummary
 from prompt_processing.ledger.sql import SqlLedger
 from prompt_processing.repository.create import create_repository
 from prompt_processing.storage import database, object_store
@@ -82,6 +83,7 @@ def source_rows(ids, visit, mjd, **columns):
 
 
 def decision(group, visit, mjd, sources, history):
+    day_obs = detector_visit(groupId=group).day_obs
     object_ids = sorted(set(sources["diaObjectId"]))
     dia_objects = pd.DataFrame(
         {
@@ -106,7 +108,7 @@ def decision(group, visit, mjd, sources, history):
         instrument="LATISS",
         group=group,
         detector=0,
-        day_obs=20260314,
+        day_obs=day_obs,
         exposure=visit,
         visit=visit,
         midpoint_mjd_tai=mjd,
@@ -181,6 +183,7 @@ def make_results(repo: Path, night: Path) -> Results:
         claim = ledger.claim(visit, Delivery(f"m{index}", visit.model_dump_json()), owner="test")
         made = decision(GROUPS[index], 101 + index, MJD + 0.001 * index, sources, history)
         decisions.store(made)
+        ledger.record_step(claim, "decision", DecisionSummary(made.info.visit, len(made.packets)))
         apdb.store(made.info.midpoint_mjd_tai, made.dia_object, made.dia_source, made.dia_forced_source)
         archive.send(made.packets)
         ledger.record_times(claim, StageTimes(STAGES, LATENCY))

@@ -8,7 +8,7 @@ import pytest
 
 from prompt_processing.domain.errors import RepositoryError
 from prompt_processing.repository.create import create_repository
-from prompt_processing.views.collect import collect, visits_of
+from prompt_processing.views.collect import collect
 from prompt_processing.web.report import render, to_json, write_page
 
 
@@ -55,7 +55,6 @@ def test_visits_are_told_with_outcome_stages_and_latency(results, report):
     assert list(first.stages) == ["preload", "wait", "isr", "alerts", "products"]
     # Alerts were out after 3 + 8 + 2 + 0.5 s, which was 4 s after the shutter closed.
     assert first.shutter_close_s == pytest.approx(9.5)
-    assert visits_of(results.repo) == list(report.visits)
 
 
 def test_the_best_alerts_come_first_and_flagged_ones_are_left_out(results, report):

@@ -69,7 +69,7 @@ def test_a_late_image_is_processed_and_flagged(world, noted):
     while world.work("w") is not None:
         pass
     assert outcome(world) == Outcome.processed("late")
-    history = world.ledger.history(world.visit(0).key)
+    history = world.ledger.history(world.visit(0))
     assert [str(item) for item in history] == ["skipped:no-image", "processed (late)"]
 
 
@@ -99,7 +99,7 @@ def test_both_snaps_are_waited_for(world):
     world.image_later(CLOSE + 2.0, 0, snap=1)
     world.work("w")
     assert outcome(world) == Outcome.processed()
-    assert world.decisions.find(world.visit(0).key).info.raws == (raw_key(0, 0), raw_key(0, 1))
+    assert world.decisions.find(world.visit(0)).info.raws == (raw_key(0, 0), raw_key(0, 1))
 
 
 @pytest.mark.parametrize("snap", [0, 1])
@@ -108,7 +108,7 @@ def test_a_missing_snap_is_flagged_and_what_came_is_processed(world, snap):
     world.put_image(0, snap=snap)
     world.work("w")
     assert outcome(world) == Outcome.processed("missing-snap")
-    assert world.decisions.find(world.visit(0).key).info.raws == (raw_key(0, snap),)
+    assert world.decisions.find(world.visit(0)).info.raws == (raw_key(0, snap),)
 
 
 def test_where_the_number_of_images_is_unknown_the_first_is_processed_at_once(world):
@@ -117,7 +117,7 @@ def test_where_the_number_of_images_is_unknown_the_first_is_processed_at_once(wo
     world.image_later(CLOSE + 1.0, 0, snap=1)
     world.work("w")
     assert outcome(world) == Outcome.processed()
-    assert world.decisions.find(world.visit(0).key).info.raws == (raw_key(0),)
+    assert world.decisions.find(world.visit(0)).info.raws == (raw_key(0),)
 
 
 def test_a_cancelled_visit_frees_its_worker_at_the_next_look(world):
@@ -185,14 +185,14 @@ def test_a_second_message_of_a_visit_does_nothing(world):
     world.put_image(0)
     world.work("w1")
     assert world.work("w2") is Disposition.ACK
-    assert len(world.ledger.find(world.visit(0).key).attempts) == 1
+    assert len(world.ledger.find(world.visit(0)).attempts) == 1
 
 
 def test_rows_that_no_decision_made_stop_the_visit_before_it_changes_anything(world):
     world.announce(0)
     world.put_image(0)
     world.work("w")
-    decision = world.decisions.find(world.visit(0).key)
+    decision = world.decisions.find(world.visit(0))
     other = World(world.folder / "other")
     other.apdb.store(
         decision.info.midpoint_mjd_tai,
@@ -205,7 +205,7 @@ def test_rows_that_no_decision_made_stop_the_visit_before_it_changes_anything(wo
     assert other.work("w") is Disposition.ACK
     assert (outcome(other).status, outcome(other).reason) == ("failed", "conflict")
     assert f"rows of visit {decision.info.visit}, detector 0" in outcome(other).detail
-    assert other.decisions.find(other.visit(0).key) is None
+    assert other.decisions.find(other.visit(0)) is None
     assert other.alerts.packets == {}
 
 
@@ -243,14 +243,14 @@ def test_wherever_a_worker_dies_or_a_store_fails_the_visit_ends_as_if_nothing_ha
             world.work("first")
         run_to_the_end(world)
         assert str(outcome(world)) == "processed", name
-        decision = world.decisions.find(world.visit(0).key)
+        decision = world.decisions.find(world.visit(0))
         assert dict(decision.packets) == world.alerts.packets, name
         assert len(world.apdb.visit_sources(decision.info.visit, 0)) == 2, name
         assert list(world.products.written) == [("LATISS", "group#0", 0)], name
         # Metrics are sent once, and not again if their store fails: they never hold a visit up.
         lost = fault is store_error and name == "before metrics.send"
         assert len(world.metrics.metrics) == (0 if lost else 1), name
-        assert len(world.ledger.history(world.visit(0).key)) == 1, name
+        assert len(world.ledger.history(world.visit(0))) == 1, name
 
 
 def stop_everywhere(folder, **options):
@@ -263,15 +263,15 @@ def stop_everywhere(folder, **options):
         first = Paused(world, number, "first")
         world.advance(61.0)
         run_to_the_end(world)
-        attempts = len(world.ledger.find(world.visit(0).key).attempts)
-        history = world.ledger.history(world.visit(0).key)
+        attempts = len(world.ledger.find(world.visit(0)).attempts)
+        history = world.ledger.history(world.visit(0))
         alerts, rows = dict(world.alerts.packets), world.apdb.visit_sources(2026020100001, 0)
         first.resume()
         assert world.violations == [], name
-        assert world.ledger.history(world.visit(0).key) == history == [Outcome.processed()], name
+        assert world.ledger.history(world.visit(0)) == history == [Outcome.processed()], name
         assert world.alerts.packets == alerts, name
         assert world.apdb.visit_sources(2026020100001, 0).equals(rows), name
-        assert len(world.ledger.find(world.visit(0).key).attempts) == attempts, name
+        assert len(world.ledger.find(world.visit(0)).attempts) == attempts, name
 
 
 @pytest.mark.slow

@@ -16,11 +16,11 @@ from prompt_processing.domain.raws import (
     SIDECAR_BYTES,
     ArrivalPointer,
     RawKey,
+    first_visit_path,
     parse_raw_key,
     pointer_path,
-    visit_path,
 )
-from prompt_processing.domain.visit import DetectorVisitKey
+from prompt_processing.domain.visit import DetectorVisit
 from prompt_processing.instruments.cameras import CAMERAS
 from prompt_processing.storage import object_store
 
@@ -96,8 +96,9 @@ class Arrivals:
             snap=snap,
             arrived_at=self._clock.now().utc.isot,
         )
-        place = object_store.child(self._pointers, pointer_path(raw.instrument, group, detector, snap))
-        standing = pointer if object_store.create(place, pointer.to_json()) else self._read(place)
+        # A pointer from before keys named the day still stands.
+        first = self._find(f"{first_visit_path(raw.instrument, group, detector)}/{snap}.json")
+        standing = first or self._create(pointer, raw, detector)
         self._seen[key] = found.generation
         return standing
 
@@ -139,8 +140,17 @@ class Arrivals:
             if self._seen.get(key) != generation and parse_raw_key(key) is not None
         ]
 
-    def find(self, visit: DetectorVisitKey, snap: int) -> ArrivalPointer | None:
+    def find(self, visit: DetectorVisit, snap: int) -> ArrivalPointer | None:
         """Return the pointer of one snap of a visit, or `None` if it has not arrived.
+
+        Looks under each of `DetectorVisit.paths`.
+
+        Parameters
+        ----------
+        visit
+            The unit of work.
+        snap
+            Number of the image within the visit, from 0.
 
         Raises
         ------
@@ -149,11 +159,10 @@ class Arrivals:
         StoreError
             If the store does not answer.
         """
-        place = object_store.child(self._pointers, pointer_path(*visit, snap))
-        data = object_store.read(place)
-        return None if data is None else ArrivalPointer.from_json(data, str(place))
+        found = (self._find(f"{path}/{snap}.json") for path in visit.paths)
+        return next((pointer for pointer in found if pointer is not None), None)
 
-    def find_all(self, visit: DetectorVisitKey) -> list[ArrivalPointer]:
+    def find_all(self, visit: DetectorVisit) -> list[ArrivalPointer]:
         """Return the pointers of all snaps of a visit that have arrived, in their order.
 
         Raises
@@ -163,9 +172,24 @@ class Arrivals:
         StoreError
             If the store does not answer.
         """
-        folder = object_store.root(object_store.child(self._pointers, visit_path(*visit)))
-        found = [self._read(object_store.child(folder, name)) for name in object_store.list_after(folder)]
-        return sorted(found, key=lambda pointer: pointer.snap)
+        found: dict[int, ArrivalPointer] = {}
+        for path in visit.paths:
+            folder = object_store.root(object_store.child(self._pointers, path))
+            for name in object_store.list_after(folder):
+                pointer = self._read(object_store.child(folder, name))
+                found.setdefault(pointer.snap, pointer)
+        return [found[snap] for snap in sorted(found)]
+
+    def _create(self, pointer: ArrivalPointer, raw: RawKey, detector: int) -> ArrivalPointer:
+        """Write a pointer, and return the one that stands."""
+        path = pointer_path(raw.instrument, raw.day_obs, pointer.group, detector, pointer.snap)
+        place = object_store.child(self._pointers, path)
+        return pointer if object_store.create(place, pointer.to_json()) else self._read(place)
+
+    def _find(self, key: str) -> ArrivalPointer | None:
+        place = object_store.child(self._pointers, key)
+        data = object_store.read(place)
+        return None if data is None else ArrivalPointer.from_json(data, str(place))
 
     def _read(self, place: ResourcePath) -> ArrivalPointer:
         data = object_store.read(place)

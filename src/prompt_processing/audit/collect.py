@@ -1,6 +1,6 @@
 """The evidence of a night, from the stores of a repository. Nothing is written."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,7 +14,7 @@ from prompt_processing.config import RepositorySettings, Settings
 from prompt_processing.delivery.archive import AlertArchive
 from prompt_processing.delivery.decisions import DecisionStore
 from prompt_processing.domain.clock import mjd_tai
-from prompt_processing.domain.decision import decision_path
+from prompt_processing.domain.decision import ENDING, decision_path
 from prompt_processing.domain.errors import PromptError, RawError, RepositoryError
 from prompt_processing.domain.ids import (
     CONTROLLERS,
@@ -30,9 +30,9 @@ from prompt_processing.factory.opening import open_overrides, open_selection
 from prompt_processing.instruments.detector_map import DetectorMap
 from prompt_processing.instruments.fan_out import Active, detector_visits
 from prompt_processing.instruments.ingest import day_timespan
+from prompt_processing.ledger.nights import every
 from prompt_processing.ledger.sql import SqlLedger
 from prompt_processing.repository.central import open_central
-from prompt_processing.selection.rules import observing_day
 from prompt_processing.storage import database, object_store
 
 EVENTS: Final = "events.jsonl"
@@ -53,7 +53,7 @@ class Expected:
     @property
     def days(self) -> tuple[int, ...]:
         """The observing days, as YYYYMMDD, in order."""
-        return tuple(sorted({_day_obs(visit) for visit in self.visits.values()}))
+        return tuple(sorted({visit.day_obs for visit in self.visits.values()}))
 
 
 def collect(repo: Path, events: Path) -> Evidence:
@@ -80,15 +80,13 @@ def collect(repo: Path, events: Path) -> Evidence:
     places = settings.repository
     central = open_central(repo)
     ledger = _open_ledger(places)
-    # First the count, then the list: a visit that comes in between cannot look like a second outcome.
-    n_outcomes = sum(ledger.counts().values())
-    records = ledger.detector_visits()
     days = expected.days
-    of_night = [record for record in records if _day_obs(record.visit) in days]
-    claims = tuple(Claimed.of(record) for record in of_night)
-    known = {record.visit.key for record in records}
-    subjects = {*expected.visits, *(claim.key for claim in claims)}
-    decisions, damaged = _decisions(places, subjects, known)
+    # First the count, then the list: a visit that comes in between cannot look like a second outcome.
+    n_outcomes = sum(count for day in days for count in ledger.counts(day).values())
+    records = [record for day in days for record in every(ledger, day)]
+    claims = tuple(Claimed.of(record) for record in records)
+    subjects = {record.visit.key: record.visit for record in records} | expected.visits
+    decisions, damaged = _decisions(places, subjects)
     begin, end = (mjd_tai(day_timespan(day).begin) for day in (days[0], days[-1]))
     end += 1.0
     apdb = SqlApdb(places.apdb_url)
@@ -150,11 +148,6 @@ def read_expected(file: Path, active: Active | None = None) -> Expected:
     return Expected(visits, tuple(problems))
 
 
-def _day_obs(visit: DetectorVisit) -> int:
-    """Return the observing day of a visit as YYYYMMDD; a day ends at noon, TAI."""
-    return int(observing_day(visit).strftime("%Y%m%d"))
-
-
 def _open_ledger(places: RepositorySettings) -> SqlLedger:
     # Opening would make an empty one, and with it a night in which everything is lost.
     if not places.may_have_ledger():
@@ -163,19 +156,20 @@ def _open_ledger(places: RepositorySettings) -> SqlLedger:
 
 
 def _decisions(
-    places: RepositorySettings, subjects: set[DetectorVisitKey], known: set[DetectorVisitKey]
+    places: RepositorySettings, subjects: Mapping[DetectorVisitKey, DetectorVisit]
 ) -> tuple[dict[DetectorVisitKey, Decided], dict[DetectorVisitKey, str]]:
     """Return the decisions of the night, and why some cannot be read.
 
-    Decisions of other nights are those of visits that the ledger knows; what it does not know is read too.
+    The folders of its days are listed, because there may be decisions on visits that are not known. Those
+    of its visits are also looked for under the neighbouring day and the keys of earlier versions.
     """
     store = DecisionStore(object_store.root(places.decisions))
+    listed = dict(_listed(places, subjects.values()))
     decided, damaged = {}, {}
-    for key in _decision_keys(places):
-        if key not in subjects and key in known:
-            continue
+    for key in {*subjects, *listed}:
         try:
-            decision = store.find(key)
+            path = listed.get(key)
+            decision = store.find(subjects[key]) if path is None else store.read(path)
             if decision is not None:
                 decided[key] = Decided.of(decision)
         except RepositoryError as error:
@@ -183,18 +177,23 @@ def _decisions(
     return decided, damaged
 
 
-def _decision_keys(places: RepositorySettings) -> Iterator[DetectorVisitKey]:
-    """Yield the detector-visits under whose keys something is stored among the decisions."""
-    for path in object_store.list_after(object_store.root(places.decisions)):
-        parts = path.removesuffix(".zip").split("/")
-        if len(parts) != 3 or not parts[2].isdecimal():
-            continue
-        try:
-            key = DetectorVisitKey(parts[0], unescape_group(parts[1]), int(parts[2]))
-        except RawError:
-            continue
-        if decision_path(*key) == path:
-            yield key
+def _listed(
+    places: RepositorySettings, visits: Iterable[DetectorVisit]
+) -> Iterator[tuple[DetectorVisitKey, str]]:
+    """Yield the detector-visits that have a decision under the days of some visits, with its key."""
+    decisions = object_store.root(places.decisions)
+    for instrument, day in sorted({(visit.instrument, visit.day_obs) for visit in visits}):
+        folder = f"{instrument}/{day}"
+        for name in object_store.list_after(object_store.root(object_store.child(decisions, folder))):
+            parts = name.removesuffix(ENDING).split("/")
+            if len(parts) != 2 or not parts[1].isdecimal():
+                continue
+            try:
+                key = DetectorVisitKey(instrument, unescape_group(parts[0]), int(parts[1]))
+            except RawError:
+                continue
+            if decision_path(instrument, day, key.group, key.detector) == f"{folder}/{name}":
+                yield key, f"{folder}/{name}"
 
 
 def _archived(

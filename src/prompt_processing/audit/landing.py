@@ -1,13 +1,13 @@
 """Which raws have arrived, and to which detector-visits they belong."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from prompt_processing.arrivals.pointers import Arrivals, detector_number
 from prompt_processing.config import RepositorySettings
 from prompt_processing.domain.clock import WallClock
 from prompt_processing.domain.errors import RawError
 from prompt_processing.domain.raws import RawKey, parse_raw_key
-from prompt_processing.domain.visit import DetectorVisitKey
+from prompt_processing.domain.visit import DetectorVisit, DetectorVisitKey
 from prompt_processing.instruments.fan_out import Active, active_detectors
 from prompt_processing.ledger.port import ArrivalRecord
 from prompt_processing.storage import object_store
@@ -16,7 +16,7 @@ from prompt_processing.storage import object_store
 def raws(
     places: RepositorySettings,
     arrivals: Iterable[ArrivalRecord],
-    subjects: Iterable[DetectorVisitKey],
+    subjects: Mapping[DetectorVisitKey, DetectorVisit],
     instruments: Iterable[str],
     days: Sequence[int],
     active: Active | None,
@@ -46,15 +46,14 @@ def raws(
     damaged
         What is wrong with pointers that cannot be read.
     """
-    subjects = set(subjects)
     found: dict[str, DetectorVisitKey | None] = {
         record.pointer.key: record.visit for record in arrivals if record.visit in subjects
     }
     damaged = []
     pointers = Arrivals(object_store.root(places.incoming), object_store.root(places.arrivals), WallClock())
-    for key in sorted(subjects):
+    for key, visit in sorted(subjects.items()):
         try:
-            found |= {pointer.key: key for pointer in pointers.find_all(key)}
+            found |= {pointer.key: key for pointer in pointers.find_all(visit)}
         except RawError as error:
             damaged.append(str(error))
     for raw in _landed(places, instruments, days):

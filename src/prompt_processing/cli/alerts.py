@@ -1,12 +1,13 @@
 """``prompt alerts``: what changed in the sky."""
 
 import json
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import click
 
-from prompt_processing.cli.options import json_flag, new_file, repo_argument
+from prompt_processing.cli.options import json_flag, limit_option, new_file, night_option, repo_argument
 
 _ORDERS = {"snr": lambda alert: -alert.snr, "id": lambda alert: alert.id, "time": lambda alert: alert.mjd}
 _HEADING = (
@@ -21,26 +22,39 @@ def alerts() -> None:
 
 @alerts.command("list")
 @repo_argument
-@click.option("--limit", type=click.IntRange(min=1), help="Show only the first alerts.")
+@night_option
+@limit_option
 @click.option(
-    "--order", type=click.Choice(list(_ORDERS)), default="snr", show_default=True, help="Order of the list."
+    "--order",
+    type=click.Choice(["visit", *_ORDERS]),
+    default="visit",
+    show_default=True,
+    help="Order of the list. Any other than that of the visits reads all alerts of the night first.",
 )
 @click.option("--all", "with_flagged", is_flag=True, help="Also alerts with a disqualifying flag.")
 @json_flag
-def alerts_list(repo: Path, *, limit: int | None, order: str, with_flagged: bool, as_json: bool) -> None:
-    """List the alerts in the archive of REPO.
+def alerts_list(
+    repo: Path, *, day_obs: int | None, limit: int, order: str, with_flagged: bool, as_json: bool
+) -> None:
+    """List the alerts of a night of REPO.
 
     Those with a flag that says that they are no real sources are left out by default.
     """
-    from prompt_processing.config import Settings
-    from prompt_processing.repository.central import require_repository
-    from prompt_processing.views.collect import alerts_of
+    from prompt_processing.factory.opening import find_ledger, open_decisions
+    from prompt_processing.images.dia_flags import DISQUALIFYING_FLAGS
+    from prompt_processing.ledger.nights import every
+    from prompt_processing.views.alerts import alerts_of, summarise
     from prompt_processing.views.data import plain
 
-    require_repository(repo)
-    everything = alerts_of(Settings.load(repo).repository)
-    found = [alert for alert in everything if with_flagged or not alert.disqualified]
-    chosen = sorted(found, key=_ORDERS[order])[:limit]
+    ledger = find_ledger(repo)
+    night = ledger.newest_night() if ledger is not None and day_obs is None else day_obs
+    records = () if ledger is None or night is None else every(ledger, night)
+    summaries = (
+        summarise(alert, frozenset(DISQUALIFYING_FLAGS))
+        for _, alert in alerts_of(records, open_decisions(repo))
+    )
+    found = (alert for alert in summaries if with_flagged or not alert.disqualified)
+    chosen = list(islice(found if order == "visit" else sorted(found, key=_ORDERS[order]), limit))
     if as_json:
         click.echo(json.dumps(plain(chosen), indent=2))
         return
@@ -50,7 +64,12 @@ def alerts_list(repo: Path, *, limit: int | None, order: str, with_flagged: bool
             f"{alert.id:>19}  {alert.object_id or '-':>19}  {alert.visit:>19}  {alert.ra:>10.5f} "
             f"{alert.dec:>+10.5f} {alert.snr:>6.1f}  {alert.flux:.0f} +- {alert.flux_err:.0f}"
         )
-    click.echo(f"{len(chosen)} of {len(found)} alerts")
+    if ledger is None or night is None:
+        click.echo("no visit yet")
+        return
+    summary = ledger.summary(night)
+    decided = "?" if summary.unknown else summary.n_alerts
+    click.echo(f"{night}: {len(chosen)} shown, {decided} decided")
 
 
 @alerts.command("show")

@@ -1,7 +1,7 @@
 """``prompt night``: prepare, play and report a night."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,19 @@ from prompt_processing.cli.progress import Progress
 
 if TYPE_CHECKING:
     from prompt_processing.night.at_speed import PlayedVisit
+
+
+class NightOrFolder(click.ParamType[int | Path]):
+    """An observing day (eight digits), or an existing folder."""
+
+    name = "night"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | Path:
+        """Return the day as a number, or the path."""
+        if isinstance(value, str) and len(value) == 8 and value.isdecimal():
+            return int(value)
+        folder: Path = existing_folder.convert(value, param, ctx)
+        return folder
 
 
 @click.group()
@@ -64,14 +77,18 @@ def night_play(night: Path, repo: Path) -> None:
 @night.command("report")
 @repo_argument
 @click.option(
-    "--night", type=existing_folder, help="Folder of the night: adds the comparison with its truth."
+    "--night",
+    type=NightOrFolder(),
+    metavar="YYYYMMDD|FOLDER",
+    help="Observing day (the newest one by default), or the folder of a night: adds the comparison of the "
+    "newest one with its truth.",
 )
 @click.option(
     "--out", type=new_file, help="File of the page.  [default: report.html in the repository]", metavar="FILE"
 )
 @click.option("--json", "json_file", type=new_file, help="Also write the content as JSON.", metavar="FILE")
-def night_report(repo: Path, night: Path | None, out: Path | None, json_file: Path | None) -> None:
-    """Write one HTML page about what REPO has processed.
+def night_report(repo: Path, night: int | Path | None, out: Path | None, json_file: Path | None) -> None:
+    """Write one HTML page about a night of REPO.
 
     It shows the visits with their stages and latencies, the best alerts with their cutouts, completeness and
     false alerts where the truth is known, and the light curve of one object. The page needs no other file.
@@ -79,7 +96,7 @@ def night_report(repo: Path, night: Path | None, out: Path | None, json_file: Pa
     from prompt_processing.views.collect import collect
     from prompt_processing.web.report import to_json, write_page
 
-    report = collect(repo, night)
+    report = collect(repo, day_obs=night) if isinstance(night, int) else collect(repo, night)
     page = write_page(report, out or repo / "report.html")
     click.echo(f"page: {page}")
     if json_file is not None:

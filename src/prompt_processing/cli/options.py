@@ -15,4 +15,19 @@ night_argument = click.argument("night", type=existing_folder)
 repo_option = click.option(
     "--repo", required=True, type=new_folder, help="Folder of the repository.", metavar="REPO"
 )
+night_option = click.option(
+    "--night",
+    "day_obs",
+    type=click.IntRange(1970_01_01, 2286_12_31),
+    metavar="YYYYMMDD",
+    help="Observing day; a day ends at noon, TAI.  [default: the newest one]",
+)
+limit_option = click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=50,
+    show_default=True,
+    metavar="N",
+    help="Show only the first N.",
+)
 json_flag = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")

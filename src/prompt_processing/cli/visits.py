@@ -120,9 +120,8 @@ def _show(ledger: "Ledger", record: "DetectorVisitRecord") -> None:
         click.echo(f"    {record.outcome.detail}")
     if record.steps:
         click.echo(f"  steps      {', '.join(record.steps)}")
-    for arrival in ledger.arrivals():
-        if arrival.visit == record.visit.key:
-            click.echo(f"  image      {arrival.pointer.arrived_at}  {arrival.pointer.key}")
+    for arrival in ledger.arrivals(record.visit.key):
+        click.echo(f"  image      {arrival.pointer.arrived_at}  {arrival.pointer.key}")
     for outcome in ledger.history(record.visit.key)[: -1 if record.outcome is not None else None]:
         click.echo(f"  reopened   {outcome}")
     for attempt in record.attempts:

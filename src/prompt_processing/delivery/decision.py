@@ -59,7 +59,8 @@ class Decision:
     @property
     def path(self) -> str:
         """Key of the object relative to the root of the decisions."""
-        return decision_path(self.info.instrument, self.info.group, self.info.detector)
+        info = self.info
+        return decision_path(info.instrument, info.day_obs, info.group, info.detector)
 
     def to_bytes(self) -> bytes:
         """Return the content of the object: the same decision always gives the same bytes.

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from lsst.resources import ResourcePath
 
 from prompt_processing.delivery.decision import Decision
-from prompt_processing.domain.decision import decision_path
+from prompt_processing.domain.decision import ENDING
 from prompt_processing.domain.errors import StoreError
-from prompt_processing.domain.visit import DetectorVisitKey
+from prompt_processing.domain.visit import DetectorVisit
 from prompt_processing.storage import object_store
 
 
@@ -33,14 +33,22 @@ class DecisionStore:
             raise StoreError(f"{place}: the decision has vanished")
         return standing
 
-    def find(self, visit: DetectorVisitKey) -> Decision | None:
+    def find(self, visit: DetectorVisit) -> Decision | None:
         """Return the decision on a visit on a detector; see the port."""
-        return self._read(object_store.child(self._store, decision_path(*visit)))
+        for path in visit.paths:
+            decision = self.read(f"{path}{ENDING}")
+            if decision is not None:
+                return decision
+        return None
+
+    def read(self, key: str) -> Decision | None:
+        """Return the decision under a key, `None` if there is none; errors as in `find`."""
+        return self._read(object_store.child(self._store, key))
 
     def all(self) -> Iterator[Decision]:
         """Return all decisions; see the port."""
         for key in object_store.list_after(self._store):
-            decision = self._read(object_store.child(self._store, key))
+            decision = self.read(key)
             if decision is not None:
                 yield decision
 

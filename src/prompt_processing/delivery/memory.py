@@ -7,9 +7,9 @@ from lsst.daf.butler import DatasetId
 from prompt_processing.delivery.decision import Decision
 from prompt_processing.delivery.metrics import VisitMetrics
 from prompt_processing.delivery.port import Packet, Products
-from prompt_processing.domain.decision import decision_path
+from prompt_processing.domain.decision import ENDING
 from prompt_processing.domain.errors import ConflictError
-from prompt_processing.domain.visit import DetectorVisitKey
+from prompt_processing.domain.visit import DetectorVisit
 
 
 class MemoryDecisions:
@@ -22,9 +22,10 @@ class MemoryDecisions:
         """Keep a decision; see the port."""
         return Decision.from_bytes(self._decisions.setdefault(decision.path, decision.to_bytes()))
 
-    def find(self, visit: DetectorVisitKey) -> Decision | None:
+    def find(self, visit: DetectorVisit) -> Decision | None:
         """Return a decision; see the port."""
-        data = self._decisions.get(decision_path(*visit))
+        keys = (f"{path}{ENDING}" for path in visit.paths)
+        data = next((self._decisions[key] for key in keys if key in self._decisions), None)
         return None if data is None else Decision.from_bytes(data)
 
     def all(self) -> Iterator[Decision]:

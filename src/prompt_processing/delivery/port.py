@@ -12,7 +12,7 @@ from lsst.resources import ResourcePath
 
 from prompt_processing.delivery.decision import Decision
 from prompt_processing.delivery.metrics import VisitMetrics
-from prompt_processing.domain.visit import DetectorVisitKey
+from prompt_processing.domain.visit import DetectorVisit
 
 Packet = tuple[int, bytes]
 """``diaSourceId`` and the alert in Confluent wire format."""
@@ -29,8 +29,11 @@ class Decisions(Protocol):
         """Store a decision, and return the one that stands: this one, or one that was stored before."""
         ...
 
-    def find(self, visit: DetectorVisitKey) -> Decision | None:
-        """Return the decision on a visit on a detector, or `None` if there is none."""
+    def find(self, visit: DetectorVisit) -> Decision | None:
+        """Return the decision on a visit on a detector, or `None` if there is none.
+
+        Looks under each of `DetectorVisit.paths`.
+        """
         ...
 
     def all(self) -> Iterator[Decision]:

@@ -151,18 +151,47 @@ def unescape_group(escaped: str) -> str:
         raise RawError(f"{escaped!r} is not an escaped group name: {error}") from error
 
 
-def visit_path(instrument: str, group: str, detector: int) -> str:
-    """Return the part of a key that names a visit on a detector: ``instrument/group/detector``."""
+def visit_path(instrument: str, day_obs: int, group: str, detector: int) -> str:
+    """Return the part of a key that names a visit on a detector: ``instrument/day_obs/group/detector``.
+
+    Parameters
+    ----------
+    instrument
+        Short name of the instrument.
+    day_obs
+        Observing day as YYYYMMDD.
+    group
+        Group name, not escaped.
+    detector
+        Number of the detector.
+    """
+    return f"{instrument}/{day_obs}/{escape_group(group)}/{detector}"
+
+
+def first_visit_path(instrument: str, group: str, detector: int) -> str:
+    """Return what `visit_path` was before keys named the day: ``instrument/group/detector``.
+
+    Parameters
+    ----------
+    instrument
+        Short name of the instrument.
+    group
+        Group name, not escaped.
+    detector
+        Number of the detector.
+    """
     return f"{instrument}/{escape_group(group)}/{detector}"
 
 
-def pointer_path(instrument: str, group: str, detector: int, snap: int) -> str:
+def pointer_path(instrument: str, day_obs: int, group: str, detector: int, snap: int) -> str:
     """Return the key of an arrival pointer, relative to the root of the pointers.
 
     Parameters
     ----------
     instrument
         Short name of the instrument.
+    day_obs
+        Observing day of the raw's key, YYYYMMDD.
     group
         Group name, as the event has it.
     detector
@@ -170,7 +199,7 @@ def pointer_path(instrument: str, group: str, detector: int, snap: int) -> str:
     snap
         Number of the image within the visit, from 0.
     """
-    return f"{visit_path(instrument, group, detector)}/{snap}.json"
+    return f"{visit_path(instrument, day_obs, group, detector)}/{snap}.json"
 
 
 class ArrivalPointer(BaseModel):

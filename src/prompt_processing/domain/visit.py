@@ -8,9 +8,8 @@ the per-detector message is what the observatory's fan-out service sends, with a
 
 from collections.abc import Iterable
 from enum import IntEnum
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple
 
-from astropy.time import Time
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -23,9 +22,12 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from prompt_processing.domain.clock import from_tai_seconds
+from prompt_processing.domain.days import observing_days
 from prompt_processing.domain.errors import EventError, RawError
-from prompt_processing.domain.raws import MAX_GROUP, check_group
+from prompt_processing.domain.raws import MAX_GROUP, check_group, first_visit_path, visit_path
+
+if TYPE_CHECKING:
+    from astropy.time import Time
 
 END_OF_TIME: Final = 1e10
 """Time that no visit is announced for [TAI s since 1970]: the year 2286."""
@@ -129,18 +131,18 @@ class _Sal(BaseModel):
     )
 
     @property
-    def published(self) -> Time:
+    def published(self) -> "Time":
         """When the event was published (TAI)."""
-        return from_tai_seconds(self.private_sndStamp)
+        return _time(self.private_sndStamp)
 
     @property
-    def predicted_shutter_close(self) -> Time:
+    def predicted_shutter_close(self) -> "Time":
         """When the last image should be complete: ``startTime + duration`` (TAI).
 
         ``duration`` is that of the script, so it holds read-outs, filter changes and slews after the first:
         the shutter closes then or a little earlier, never much later.
         """
-        return from_tai_seconds(self.startTime + self.duration)
+        return _time(self.startTime + self.duration)
 
     @property
     def filter_names(self) -> tuple[str, ...]:
@@ -217,6 +219,22 @@ class DetectorVisit(_Sal):
     def key(self) -> DetectorVisitKey:
         """What identifies this unit of work."""
         return DetectorVisitKey(self.instrument, self.groupId, self.detector)
+
+    @property
+    def day_obs(self) -> int:
+        """Observing day of the predicted start, YYYYMMDD."""
+        return self.days[0]
+
+    @property
+    def days(self) -> tuple[int, int]:
+        """`day_obs` and the day nearest to the start: near noon the raw may be of either."""
+        return observing_days(self.startTime)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Keys, without endings, of what is stored about this unit of work; the last one names no day."""
+        dated = (visit_path(self.instrument, day, self.groupId, self.detector) for day in self.days)
+        return *dated, first_visit_path(*self.key)
 
     @property
     def ra(self) -> float:
@@ -350,6 +368,13 @@ def event_schema() -> dict[str, Any]:
 def message_schema() -> dict[str, Any]:
     """Return the JSON schema of the messages that a worker may be sent."""
     return _MESSAGES.json_schema()
+
+
+def _time(seconds: float) -> "Time":
+    # astropy takes 0.5 s to import, which commands that only show the ledger need not wait for.
+    from prompt_processing.domain.clock import from_tai_seconds  # noqa: PLC0415
+
+    return from_tai_seconds(seconds)
 
 
 def _problem(field: str, text: str) -> PydanticCustomError:

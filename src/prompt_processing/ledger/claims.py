@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, and_, func, or_, s
 from prompt_processing.domain.errors import EngineLostError, StaleClaimError
 from prompt_processing.domain.outcome import Delivery, Outcome, StageTimes, Status
 from prompt_processing.domain.visit import DetectorVisit, DetectorVisitKey
-from prompt_processing.ledger.port import REOPENED_BY_IMAGE, Busy, Claim, Done
+from prompt_processing.ledger.port import REOPENED_BY_IMAGE, Busy, Claim, DecisionSummary, Done
 from prompt_processing.ledger.tables import (
     ARRIVALS,
     ATTEMPTS,
@@ -53,6 +53,7 @@ def lock_or_add(connection: Connection, visit: DetectorVisit, delivery: Delivery
             body=visit.model_dump_json(),
             first_claimed_at=NOW,
             attempt=0,
+            day_obs=visit.day_obs,
         )
     )
     add_visit(connection, visit.instrument, visit.groupId)
@@ -183,6 +184,13 @@ def store_outcome(connection: Connection, row: RowMapping, outcome: Outcome) -> 
             current=True,
         )
     )
+    _set(connection, row, status=str(outcome.status), reason=outcome.reason)
+
+
+def store_decision(connection: Connection, claim: Claim, decision: DecisionSummary) -> None:
+    """Store what lists show of a decision, if the claim holds."""
+    values = {"visit_id": decision.visit_id, "n_alerts": decision.n_alerts}
+    connection.execute(DETECTOR_VISITS.update().where(matches_claim(claim)).values(**values))
 
 
 def current_outcome(connection: Connection, row_id: int) -> Outcome | None:
@@ -197,7 +205,7 @@ def reopen(connection: Connection, row: RowMapping) -> bool:
     current = and_(OUTCOMES.c.detector_visit_id == row["id"], OUTCOMES.c.current.is_(True))
     if not connection.execute(OUTCOMES.update().where(current).values(current=False)).rowcount:
         return False
-    connection.execute(DETECTOR_VISITS.update().where(DETECTOR_VISITS.c.id == row["id"]).values(freed_at=NOW))
+    _set(connection, row, freed_at=NOW, status=None, reason=None)
     return True
 
 
@@ -220,6 +228,11 @@ def read_outcome(row: RowMapping) -> Outcome:
 def matches(columns: Any, values: Mapping[str, Any]) -> ColumnElement[bool]:
     """Return the condition that columns have certain values."""
     return and_(True, *(columns[name] == value for name, value in values.items()))
+
+
+def _set(connection: Connection, row: RowMapping, **values: Any) -> None:
+    """Change columns of a locked row."""
+    connection.execute(DETECTOR_VISITS.update().where(DETECTOR_VISITS.c.id == row["id"]).values(**values))
 
 
 def _attempt_key(row: RowMapping) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from prompt_processing.domain.errors import EngineLostError, ImageArrivedError, PromptError, StaleClaimError
@@ -18,8 +18,11 @@ from prompt_processing.ledger.port import (
     AttemptRecord,
     Busy,
     Claim,
+    DecisionSummary,
     DetectorVisitRecord,
     Done,
+    NightSummary,
+    Page,
 )
 
 
@@ -35,6 +38,7 @@ class _Entry:
     """When the last claim ended, or the outcome was made history."""
     steps: dict[str, None] = field(default_factory=dict)
     """Completed steps, in order."""
+    decision: DecisionSummary | None = None
     current: Outcome | None = None
     history: list[Outcome] = field(default_factory=list)
     attempts: list[AttemptRecord] = field(default_factory=list)
@@ -92,10 +96,12 @@ class MemoryLedger:
         with self._lock:
             self._held(claim).lease_until = self._now() + lease
 
-    def record_step(self, claim: Claim, step: str) -> None:
+    def record_step(self, claim: Claim, step: str, decision: DecisionSummary | None = None) -> None:
         """Note that a step is completed; see the port."""
         with self._lock:
-            self._held(claim).steps.setdefault(step)
+            entry = self._held(claim)
+            entry.steps.setdefault(step)
+            entry.decision = decision or entry.decision
 
     def record_times(self, claim: Claim, times: StageTimes) -> None:
         """Store the stage times of an attempt; see the port."""
@@ -184,11 +190,38 @@ class MemoryLedger:
                 if instrument in {None, key.instrument} and group in {None, key.group}
             ]
 
-    def counts(self) -> dict[str, int]:
+    def newest_night(self) -> int | None:
+        """Return the newest night; see the port."""
+        with self._lock:
+            return max((entry.visit.day_obs for entry in self._entries.values()), default=None)
+
+    def night(self, day_obs: int, *, after: int = 0, limit: int) -> Page:
+        """Return a page of a night; see the port."""
+        with self._lock:
+            numbered = [
+                (number, self._record(entry))
+                for number, entry in enumerate(self._entries.values(), start=1)
+                if number > after and entry.visit.day_obs == day_obs
+            ][:limit]
+        last = numbered[-1][0] if len(numbered) == limit else None
+        return Page(tuple(record for _, record in numbered), last)
+
+    def summary(self, day_obs: int) -> NightSummary:
+        """Return what became of a night; see the port."""
+        with self._lock:
+            night = [entry for entry in self._entries.values() if entry.visit.day_obs == day_obs]
+            decisions = [entry.decision for entry in night if entry.decision is not None]
+            processed = [entry for entry in night if _label(entry.current) == Status.PROCESSED]
+            return NightSummary(
+                counts=_count(night),
+                n_alerts=sum(decision.n_alerts for decision in decisions),
+                unknown=sum(entry.decision is None for entry in processed),
+            )
+
+    def counts(self, day_obs: int | None = None) -> dict[str, int]:
         """Return how many detector-visits have each current outcome; see the port."""
         with self._lock:
-            labels = [_label(entry.current) for entry in self._entries.values()]
-        return dict(sorted(Counter(labels).items()))
+            return _count(entry for entry in self._entries.values() if day_obs in {None, entry.visit.day_obs})
 
     def record_arrival(self, visit: DetectorVisitKey, pointer: ArrivalPointer) -> bool:
         """Note that a raw has been seen; see the port."""
@@ -199,10 +232,12 @@ class MemoryLedger:
             entry = self._entries.get(visit)
             return entry is not None and _waits_for_image(entry.current) and self.reopen(visit)
 
-    def arrivals(self, *, without_visit: bool = False) -> list[ArrivalRecord]:
+    def arrivals(
+        self, visit: DetectorVisitKey | None = None, *, without_visit: bool = False
+    ) -> list[ArrivalRecord]:
         """Return the raws that were seen; see the port."""
         with self._lock:
-            found = list(self._arrivals.values())
+            found = [record for record in self._arrivals.values() if visit in {None, record.visit}]
             return [record for record in found if not (without_visit and record.visit in self._entries)]
 
     def _held(self, claim: Claim) -> _Entry:
@@ -227,6 +262,7 @@ class MemoryLedger:
             steps=tuple(entry.steps),
             cancelled=(entry.visit.instrument, entry.visit.groupId) in self._cancelled,
             working=entry.claim.owner if entry.claim is not None and alive else None,
+            decision=entry.decision,
         )
 
 
@@ -248,6 +284,10 @@ def _count_crashes(entry: _Entry) -> int:
 
 def _waits_for_image(outcome: Outcome | None) -> bool:
     return outcome is not None and outcome.status is Status.SKIPPED and outcome.reason in REOPENED_BY_IMAGE
+
+
+def _count(entries: Iterable[_Entry]) -> dict[str, int]:
+    return dict(sorted(Counter(_label(entry.current) for entry in entries).items()))
 
 
 def _label(outcome: Outcome | None) -> str:

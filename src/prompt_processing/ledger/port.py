@@ -74,6 +74,16 @@ class AttemptRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class DecisionSummary:
+    """What lists show of a decision."""
+
+    visit_id: int
+    """Number of the visit."""
+    n_alerts: int
+    """Alerts that were decided."""
+
+
+@dataclass(frozen=True, slots=True)
 class DetectorVisitRecord:
     """All that the ledger knows of a detector-visit."""
 
@@ -89,11 +99,35 @@ class DetectorVisitRecord:
     """Whether the group was cancelled."""
     working: str | None = None
     """Owner of the claim that is respected now; `None` if there is none."""
+    decision: DecisionSummary | None = None
+    """`None` if nothing was decided, or before the ledger kept this."""
 
     @property
     def times(self) -> StageTimes:
         """Stage times of the last attempt."""
         return self.attempts[-1].times if self.attempts else StageTimes()
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some detector-visits of a night."""
+
+    records: tuple[DetectorVisitRecord, ...]
+    """In order of their first claim."""
+    next: int | None
+    """Where the next page begins; `None` if there can be no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class NightSummary:
+    """What became of the detector-visits of a night."""
+
+    counts: Mapping[str, int]
+    """Detector-visits by current outcome (``status`` or ``status:reason``); ``queued`` without one."""
+    n_alerts: int
+    """Alerts that were decided, as far as known."""
+    unknown: int
+    """Processed detector-visits whose number of alerts the ledger does not know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,8 +183,17 @@ class Ledger(Protocol):
         """
         ...
 
-    def record_step(self, claim: Claim, step: str) -> None:
+    def record_step(self, claim: Claim, step: str, decision: DecisionSummary | None = None) -> None:
         """Note that a step is completed; noting it again changes nothing.
+
+        Parameters
+        ----------
+        claim
+            The claim.
+        step
+            Name of the step.
+        decision
+            With the step ``decision``: what lists show of it. It is stored in the same transaction.
 
         Raises
         ------
@@ -239,10 +282,39 @@ class Ledger(Protocol):
         """Return all detector-visits, or those of an instrument or a group, in order of their first claim."""
         ...
 
-    def counts(self) -> Mapping[str, int]:
+    def newest_night(self) -> int | None:
+        """Return the newest night of any detector-visit, YYYYMMDD; `None` if there is none."""
+        ...
+
+    def night(self, day_obs: int, *, after: int = 0, limit: int) -> Page:
+        """Return a page of the detector-visits of a night.
+
+        The cost depends on the length of the page only.
+
+        Parameters
+        ----------
+        day_obs
+            The night, YYYYMMDD.
+        after
+            ``next`` of the page before; 0 for the first page.
+        limit
+            Most detector-visits of the page.
+        """
+        ...
+
+    def summary(self, day_obs: int) -> NightSummary:
+        """Return what became of the detector-visits of a night, YYYYMMDD."""
+        ...
+
+    def counts(self, day_obs: int | None = None) -> Mapping[str, int]:
         """Return how many detector-visits have each current outcome (``status`` or ``status:reason``).
 
         Those without one are counted as ``queued``.
+
+        Parameters
+        ----------
+        day_obs
+            Only those of this night, YYYYMMDD.
         """
         ...
 
@@ -258,11 +330,15 @@ class Ledger(Protocol):
         """
         ...
 
-    def arrivals(self, *, without_visit: bool = False) -> list[ArrivalRecord]:
+    def arrivals(
+        self, visit: DetectorVisitKey | None = None, *, without_visit: bool = False
+    ) -> list[ArrivalRecord]:
         """Return the raws that were seen, in order.
 
         Parameters
         ----------
+        visit
+            Only those of this detector-visit.
         without_visit
             Only those whose visit nobody has announced.
         """

@@ -3,15 +3,15 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, and_, exists, func, select, text
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, and_, exists, func, select, text
 
 from prompt_processing.domain.outcome import Outcome, StageTimes
 from prompt_processing.domain.raws import ArrivalPointer
 from prompt_processing.domain.visit import DetectorVisit, DetectorVisitKey
 from prompt_processing.ledger.claims import NOW, matches, read_outcome
-from prompt_processing.ledger.port import ArrivalRecord, AttemptRecord, DetectorVisitRecord
+from prompt_processing.ledger.port import ArrivalRecord, AttemptRecord, DecisionSummary, DetectorVisitRecord
 from prompt_processing.ledger.tables import (
     ARRIVALS,
     ATTEMPTS,
@@ -22,11 +22,30 @@ from prompt_processing.ledger.tables import (
     VISITS,
 )
 
+_MAX_LISTED: Final = 1000
+"""Most numbers that one query lists."""
+
 
 def records(connection: Connection, condition: ColumnElement[bool]) -> list[DetectorVisitRecord]:
-    """Return the detector-visits for which a condition on their table holds, in order of their first claim.
+    """Return the detector-visits for which a condition on their table holds; see `numbered_records`."""
+    return [record for _, record in numbered_records(connection, condition)]
+
+
+def numbered_records(
+    connection: Connection, condition: ColumnElement[bool], limit: int | None = None
+) -> list[tuple[int, DetectorVisitRecord]]:
+    """Return detector-visits with the numbers of their rows, in order of their first claim.
 
     It must be the first thing in its transaction: all its queries see the tables at one moment.
+
+    Parameters
+    ----------
+    connection
+        The transaction.
+    condition
+        Condition on their table.
+    limit
+        Return only the first ones.
     """
     if connection.dialect.name == "postgresql":
         connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
@@ -42,20 +61,25 @@ def records(connection: Connection, condition: ColumnElement[bool]) -> list[Dete
         .select_from(DETECTOR_VISITS.outerjoin(VISITS, same_visit))
         .where(condition)
         .order_by(DETECTOR_VISITS.c.id)
+        .limit(limit)
     )
     rows = connection.execute(query).mappings().all()
-    # Afterwards, because a condition on the time may hold for more rows by now, but not for fewer.
-    parts = _Parts.read(connection, condition)
-    return [parts.record(row) for row in rows]
+    if not rows:
+        return []
+    if len(rows) <= _MAX_LISTED:
+        # Numbers leave a planner no way but the indexes.
+        parts = _Parts.read(connection, [row["id"] for row in rows])
+    else:
+        # Afterwards, because a condition on the time may hold for more rows by now, but not for fewer.
+        chosen = and_(condition, DETECTOR_VISITS.c.id <= rows[-1]["id"])
+        parts = _Parts.read(connection, select(DETECTOR_VISITS.c.id).where(chosen))
+    return [(row["id"], parts.record(row)) for row in rows]
 
 
 def is_stale(older_than: float) -> ColumnElement[bool]:
     """Return the condition that a detector-visit has no outcome and was free for a time [s]."""
-    finished = exists().where(
-        OUTCOMES.c.detector_visit_id == DETECTOR_VISITS.c.id, OUTCOMES.c.current.is_(True)
-    )
     free_since = func.coalesce(DETECTOR_VISITS.c.lease_until, DETECTOR_VISITS.c.freed_at)
-    return and_(~finished, free_since <= NOW - older_than)
+    return and_(DETECTOR_VISITS.c.status.is_(None), free_since <= NOW - older_than)
 
 
 def history(connection: Connection, visit: DetectorVisitKey) -> list[Outcome]:
@@ -69,21 +93,27 @@ def history(connection: Connection, visit: DetectorVisitKey) -> list[Outcome]:
     return [read_outcome(row) for row in rows.mappings()]
 
 
-def counts(connection: Connection) -> dict[str, int]:
-    """Return how many detector-visits have each current outcome."""
+def counts(connection: Connection, day_obs: int | None) -> dict[str, int]:
+    """Return how many detector-visits, of one night or of all, have each current outcome."""
     current = and_(OUTCOMES.c.detector_visit_id == DETECTOR_VISITS.c.id, OUTCOMES.c.current.is_(True))
     query = (
         select(OUTCOMES.c.status, OUTCOMES.c.reason, func.count())
         .select_from(DETECTOR_VISITS.outerjoin(OUTCOMES, current))
         .group_by(OUTCOMES.c.status, OUTCOMES.c.reason)
     )
-    found = {_label(status, reason): count for status, reason, count in connection.execute(query)}
+    if day_obs is not None:
+        query = query.where(DETECTOR_VISITS.c.day_obs == day_obs)
+    found = {label(status, reason): count for status, reason, count in connection.execute(query)}
     return dict(sorted(found.items()))
 
 
-def arrivals(connection: Connection, *, without_visit: bool) -> list[ArrivalRecord]:
-    """Return the raws that were seen, in order."""
+def arrivals(
+    connection: Connection, visit: DetectorVisitKey | None, *, without_visit: bool
+) -> list[ArrivalRecord]:
+    """Return the raws that were seen, in order; see the port."""
     query = select(ARRIVALS).order_by(ARRIVALS.c.id)
+    if visit is not None:
+        query = query.where(matches(ARRIVALS.c, visit._asdict()))
     if without_visit:
         announced = exists().where(
             *(DETECTOR_VISITS.c[name] == ARRIVALS.c[name] for name in DetectorVisitKey._fields)
@@ -109,9 +139,8 @@ class _Parts:
     """By number and attempt."""
 
     @classmethod
-    def read(cls, connection: Connection, condition: ColumnElement[bool]) -> "_Parts":
-        """Read the rows of the detector-visits for which a condition holds, with one query for each table."""
-        chosen = select(DETECTOR_VISITS.c.id).where(condition)
+    def read(cls, connection: Connection, chosen: list[int] | Select[tuple[int]]) -> "_Parts":
+        """Read the rows of detector-visits, given by their numbers, with one query for each table."""
 
         def rows_of(table: Any, order: Any) -> Sequence[RowMapping]:
             query = select(table).where(table.c.detector_visit_id.in_(chosen)).order_by(order)
@@ -139,6 +168,7 @@ class _Parts:
             steps=tuple(step["step"] for step in self.steps[row["id"]]),
             cancelled=bool(row["cancelled"]),
             working=row["owner"] if row["alive"] else None,
+            decision=None if row["n_alerts"] is None else DecisionSummary(row["visit_id"], row["n_alerts"]),
         )
 
 
@@ -155,7 +185,14 @@ def _attempt(row: RowMapping, outcome: Outcome | None, stages: Iterable[RowMappi
     )
 
 
-def _label(status: str | None, reason: str | None) -> str:
+def label(status: str | None, reason: str | None) -> str:
+    """Return how detector-visits of an outcome are counted.
+
+    Parameters
+    ----------
+    status, reason
+        Of the outcome; `None` without one.
+    """
     if status is None:
         return "queued"
     return status if reason is None else f"{status}:{reason}"

@@ -6,14 +6,17 @@ from prompt_processing.domain.errors import ImageArrivedError, PromptError, Stal
 from prompt_processing.domain.outcome import Delivery, Outcome, StageTimes
 from prompt_processing.domain.raws import ArrivalPointer
 from prompt_processing.domain.visit import DetectorVisit, DetectorVisitKey
-from prompt_processing.ledger import claims, reading, schema
+from prompt_processing.ledger import claims, nights, reading, schema
 from prompt_processing.ledger.port import (
     DEFAULT_LEASE,
     ArrivalRecord,
     Busy,
     Claim,
+    DecisionSummary,
     DetectorVisitRecord,
     Done,
+    NightSummary,
+    Page,
 )
 from prompt_processing.ledger.tables import ARRIVALS, DETECTOR_VISITS, STEPS, VISITS
 from prompt_processing.storage import database
@@ -68,7 +71,7 @@ class SqlLedger:
             if not connection.execute(update.values(lease_until=claims.NOW + lease)).rowcount:
                 raise claims.stale(claim)
 
-    def record_step(self, claim: Claim, step: str) -> None:
+    def record_step(self, claim: Claim, step: str, decision: DecisionSummary | None = None) -> None:
         """Note that a step is completed; see the port."""
         row = select(DETECTOR_VISITS.c.id, literal(step), literal(claim.attempt), claims.NOW)
         row = row.where(claims.matches_claim(claim)).with_for_update()
@@ -79,6 +82,8 @@ class SqlLedger:
                 database.insert_new(connection, STEPS).from_select(names, row)
             ).rowcount:
                 claims.held(connection, claim)
+            if decision is not None:
+                claims.store_decision(connection, claim, decision)
 
     def record_times(self, claim: Claim, times: StageTimes) -> None:
         """Store the stage times of an attempt; see the port."""
@@ -153,10 +158,25 @@ class SqlLedger:
         given = {name: value for name, value in wanted.items() if value is not None}
         return self._records(claims.matches(DETECTOR_VISITS.c, given))
 
-    def counts(self) -> dict[str, int]:
+    def newest_night(self) -> int | None:
+        """Return the newest night; see the port."""
+        with database.reading(self._engine, "ledger: nights") as connection:
+            return nights.newest(connection)
+
+    def night(self, day_obs: int, *, after: int = 0, limit: int) -> Page:
+        """Return a page of a night; see the port."""
+        with database.reading(self._engine, "ledger: night") as connection:
+            return nights.read_page(connection, day_obs, after, limit)
+
+    def summary(self, day_obs: int) -> NightSummary:
+        """Return what became of a night; see the port."""
+        with database.reading(self._engine, "ledger: summary") as connection:
+            return nights.summary(connection, day_obs)
+
+    def counts(self, day_obs: int | None = None) -> dict[str, int]:
         """Return how many detector-visits have each current outcome; see the port."""
         with database.reading(self._engine, "ledger: counts") as connection:
-            return reading.counts(connection)
+            return reading.counts(connection, day_obs)
 
     def record_arrival(self, visit: DetectorVisitKey, pointer: ArrivalPointer) -> bool:
         """Note that a raw has been seen, and reopen its visit; see the port."""
@@ -172,10 +192,12 @@ class SqlLedger:
             outcome = claims.current_outcome(connection, row["id"])
             return claims.waits_for_image(outcome) and claims.reopen(connection, row)
 
-    def arrivals(self, *, without_visit: bool = False) -> list[ArrivalRecord]:
+    def arrivals(
+        self, visit: DetectorVisitKey | None = None, *, without_visit: bool = False
+    ) -> list[ArrivalRecord]:
         """Return the raws that were seen; see the port."""
         with database.reading(self._engine, "ledger: arrivals") as connection:
-            return reading.arrivals(connection, without_visit=without_visit)
+            return reading.arrivals(connection, visit, without_visit=without_visit)
 
     def _records(self, condition: ColumnElement[bool]) -> list[DetectorVisitRecord]:
         with database.reading(self._engine, "ledger: detector-visits") as connection:

@@ -50,7 +50,23 @@ DETECTOR_VISITS: Final = Table(
     Column("lease_until", Float(53)),
     # When the last claim ended, or the outcome was made history; null before.
     Column("freed_at", Float(53)),
+    Column("day_obs", Integer, nullable=False),
+    # Of the decision; null before, and for decisions from before these columns.
+    Column("visit_id", BigInteger),
+    Column("n_alerts", Integer),
+    # Of the current outcome, so that a night is counted, and unfinished rows are found, without a join.
+    Column("status", String(16)),
+    Column("reason", String(64)),
     UniqueConstraint("instrument", "group", "detector"),
+    Index("detector_visits_group", "group"),
+    Index("detector_visits_night", "day_obs", "id"),
+    Index("detector_visits_summary", "day_obs", "status", "reason", "n_alerts"),
+)
+Index(
+    "detector_visits_unfinished",
+    DETECTOR_VISITS.c.id,
+    sqlite_where=DETECTOR_VISITS.c.status.is_(None),
+    postgresql_where=DETECTOR_VISITS.c.status.is_(None),
 )
 
 ATTEMPTS: Final = Table(

@@ -199,7 +199,7 @@ class AtSpeed:
 
     def _result(self, visit: DetectorVisitKey) -> PlayedVisit:
         record = self._ledger.find(visit)
-        decision = self._decisions.find(visit)
+        decision = self._decisions.find(record.visit) if record else None
         return PlayedVisit(
             group=visit.group,
             detector=visit.detector,

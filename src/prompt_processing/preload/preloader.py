@@ -35,7 +35,6 @@ from prompt_processing.preload.cache import DatasetCache
 from prompt_processing.preload.footprint import field_region
 from prompt_processing.preload.inputs import Situation, find_inputs
 from prompt_processing.selection.override import Overrides
-from prompt_processing.selection.rules import observing_day
 from prompt_processing.selection.selection import Choice, Selection
 
 _LOG: Final = structlog.get_logger(__name__)
@@ -198,7 +197,7 @@ class Preloader:
         stage: StageTimer,
     ) -> tuple[VisitRun, list[DatasetRef]]:
         """Give a pipeline its inputs, and run the tasks that need no raw."""
-        day = int(observing_day(visit).strftime("%Y%m%d"))
+        day = visit.day_obs
         kind = "canary" if choice.canary else "output"
         name = collections.outputs(visit.instrument, day, graph.name, graph.version, kind=kind)
         run = VisitRun(graph, name, DataIds(self._central.dimensions, records))

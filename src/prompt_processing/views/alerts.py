@@ -1,7 +1,7 @@
 """What a person wants to know of an alert, taken from its record."""
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +11,11 @@ from numpy.typing import NDArray
 
 from prompt_processing.delivery.archive import AlertArchive
 from prompt_processing.delivery.packets import decode
+from prompt_processing.delivery.port import Decisions
 from prompt_processing.domain.errors import RepositoryError
+from prompt_processing.ledger.port import DetectorVisitRecord
 from prompt_processing.storage import object_store
+from prompt_processing.views.nights import may_have_alerts
 
 CUTOUTS = ("cutoutScience", "cutoutTemplate", "cutoutDifference")
 """Fields of an alert that hold pictures."""
@@ -80,17 +83,31 @@ def read_alert(archive: str, alert_id: int) -> dict[str, Any]:
     return decode(AlertArchive(object_store.root(archive)).read(alert_id))
 
 
-def read_alerts(archive: str) -> Iterator[dict[str, Any]]:
-    """Yield all alerts of an archive, in the order of their keys.
+def alerts_of(
+    records: Iterable[DetectorVisitRecord], decisions: Decisions
+) -> Iterator[tuple[DetectorVisitRecord, dict[str, Any]]]:
+    """Yield the alerts of detector-visits, each with its detector-visit, from the decisions.
+
+    A decision is read only when its first alert is asked for.
+
+    Parameters
+    ----------
+    records
+        The detector-visits.
+    decisions
+        The decisions.
 
     Raises
     ------
     RepositoryError
-        If one of them is damaged.
+        If a decision or an alert is damaged.
+    StoreError
+        If the store does not answer.
     """
-    store = AlertArchive(object_store.root(archive))
-    for alert_id in store.ids():
-        yield decode(store.read(alert_id))
+    for record in filter(may_have_alerts, records):
+        decision = decisions.find(record.visit)
+        for _, packet in () if decision is None else decision.packets:
+            yield record, decode(packet)
 
 
 def summarise(alert: Mapping[str, Any], disqualifying: frozenset[str]) -> AlertSummary:

@@ -13,43 +13,19 @@ import pandas as pd
 from prompt_processing.apdb.sql import SqlApdb
 from prompt_processing.config import RepositorySettings, Settings
 from prompt_processing.delivery.decisions import DecisionStore
-from prompt_processing.domain.outcome import StageTimes
+from prompt_processing.domain.raws import parse_raw_key
 from prompt_processing.images.dia_flags import DISQUALIFYING_FLAGS
+from prompt_processing.ledger.nights import every
 from prompt_processing.ledger.port import DetectorVisitRecord
 from prompt_processing.ledger.sql import SqlLedger
 from prompt_processing.storage import database, object_store
-from prompt_processing.views.alerts import AlertSummary, cutouts, read_alert, read_alerts, summarise
+from prompt_processing.views.alerts import AlertSummary, alerts_of, cutouts, read_alert, summarise
 from prompt_processing.views.assess import Assessment, Measured, assess
+from prompt_processing.views.nights import VisitSummary, summarise_visit
 from prompt_processing.views.truth import read_truth
 
 MAX_STAMPS: Final = 24
 """Alerts shown with their pictures."""
-ALERTS_STAGE: Final = "alerts"
-"""Stage at whose end the alerts are out: where the latency ends."""
-
-
-@dataclass(frozen=True, slots=True)
-class VisitSummary:
-    """One visit on one detector."""
-
-    instrument: str
-    group: str
-    detector: int
-    visit: int | None
-    """Number of the visit; None if nothing was decided."""
-    status: str
-    """``processed``, ``skipped``, ``failed``, or while there is no outcome ``working`` or ``queued``."""
-    reason: str | None
-    detail: str
-    flags: tuple[str, ...]
-    n_alerts: int
-    attempts: int
-    stages: Mapping[str, float]
-    """Wall time of each stage of the last attempt [s], in the order they ran."""
-    latency_s: float | None
-    """From shutter close to the alerts being out, or to the end of a visit without alerts [s]."""
-    shutter_close_s: float | None
-    """When the shutter closed, counted from the start of the first stage [s]; None if that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +78,8 @@ class NightReport:
     """Keys of raws that arrived though nobody announced their visit."""
 
 
-def collect(repo: Path, night: Path | None = None) -> NightReport:
-    """Gather what is known of a repository.
+def collect(repo: Path, night: Path | None = None, *, day_obs: int | None = None) -> NightReport:
+    """Gather what is known of a night of a repository.
 
     Parameters
     ----------
@@ -111,6 +87,8 @@ def collect(repo: Path, night: Path | None = None) -> NightReport:
         Folder of the repository.
     night
         Folder of the night; if it has a truth, the alerts are compared with it.
+    day_obs
+        Observing day, YYYYMMDD; the newest one by default.
 
     Raises
     ------
@@ -118,9 +96,13 @@ def collect(repo: Path, night: Path | None = None) -> NightReport:
         If something in the repository cannot be read.
     """
     settings = Settings.load(repo)
-    visits = visits_of(repo)
-    groups = {visit.visit: visit.group for visit in visits if visit.visit is not None}
-    alerts = alerts_of(settings.repository)
+    places = settings.repository
+    ledger = _ledger(places)
+    if ledger is not None and day_obs is None:
+        day_obs = ledger.newest_night()
+    records = [] if ledger is None or day_obs is None else list(every(ledger, day_obs))
+    visits = [summarise_visit(record) for record in records]
+    alerts, groups = _alerts(places, records)
     assessment = _assess(night, visits, alerts, groups)
     if assessment is not None:
         alerts = [replace(alert, truth=assessment.labels.get(alert.id)) for alert in alerts]
@@ -135,39 +117,24 @@ def collect(repo: Path, night: Path | None = None) -> NightReport:
         visits=tuple(visits),
         n_alerts=len(alerts),
         median_latency_s=median(latencies) if latencies else None,
-        best=_best(settings.repository, alerts),
+        best=_best(places, alerts),
         alerts=tuple(alerts),
         assessment=assessment,
         light_curve=_light_curve(settings, alerts),
-        images_without_visit=_images_without_visit(settings.repository),
+        images_without_visit=_images_without_visit(ledger, day_obs),
     )
 
 
-def visits_of(repo: Path) -> list[VisitSummary]:
-    """Return every visit on every detector that a repository has heard of, in order.
-
-    Raises
-    ------
-    PromptError
-        If the ledger or a decision cannot be read.
-    """
-    places = Settings.load(repo).repository
-    ledger = _ledger(places)
-    if ledger is None:
-        return []
+def _alerts(
+    places: RepositorySettings, records: Sequence[DetectorVisitRecord]
+) -> tuple[list[AlertSummary], dict[int, str]]:
+    """Return the alerts of detector-visits, without pictures, and the group of each visit that has some."""
     decisions = DecisionStore(object_store.root(places.decisions))
-    return [_visit(record, decisions) for record in ledger.detector_visits()]
-
-
-def alerts_of(places: RepositorySettings) -> list[AlertSummary]:
-    """Return all alerts of a repository's archive, without pictures, in the order of their ids.
-
-    Raises
-    ------
-    PromptError
-        If an alert cannot be read.
-    """
-    return [summarise(alert, frozenset(DISQUALIFYING_FLAGS)) for alert in read_alerts(places.alerts)]
+    alerts, groups = [], {}
+    for record, alert in alerts_of(records, decisions):
+        alerts.append(summarise(alert, frozenset(DISQUALIFYING_FLAGS)))
+        groups[alerts[-1].visit] = record.visit.groupId
+    return alerts, groups
 
 
 def _ledger(places: RepositorySettings) -> SqlLedger | None:
@@ -175,42 +142,6 @@ def _ledger(places: RepositorySettings) -> SqlLedger | None:
     if not places.may_have_ledger():
         return None
     return SqlLedger(database.engine(places.ledger_url))
-
-
-def _visit(record: DetectorVisitRecord, decisions: DecisionStore) -> VisitSummary:
-    """Return a visit with what was decided for it."""
-    key, outcome, times = record.visit.key, record.outcome, record.times
-    decision = decisions.find(key)
-    return VisitSummary(
-        instrument=key.instrument,
-        group=key.group,
-        detector=key.detector,
-        visit=None if decision is None else decision.info.visit,
-        status=_status(record),
-        reason=None if outcome is None else outcome.reason,
-        detail="" if outcome is None else outcome.detail,
-        flags=() if outcome is None else outcome.flags,
-        n_alerts=0 if decision is None else len(decision.packets),
-        attempts=len(record.attempts),
-        stages=dict(times.seconds),
-        latency_s=times.latency,
-        shutter_close_s=_shutter_close(times),
-    )
-
-
-def _status(record: DetectorVisitRecord) -> str:
-    if record.outcome is not None:
-        return str(record.outcome.status)
-    return "queued" if record.working is None else "working"
-
-
-def _shutter_close(times: StageTimes) -> float | None:
-    """Return when the shutter closed, counted from the start of the first stage [s]."""
-    if times.latency is None or ALERTS_STAGE not in times.seconds:
-        return None
-    names = list(times.seconds)
-    until_alerts = names[: names.index(ALERTS_STAGE) + 1]
-    return sum(times.seconds[name] for name in until_alerts) - times.latency
 
 
 def _assess(
@@ -264,12 +195,13 @@ def _points(rows: pd.DataFrame, *, detected: bool) -> list[Point]:
     ]
 
 
-def _images_without_visit(places: RepositorySettings) -> tuple[str, ...]:
-    """Return the keys of raws whose visit nobody announced."""
-    ledger = _ledger(places)
+def _images_without_visit(ledger: SqlLedger | None, day_obs: int | None) -> tuple[str, ...]:
+    """Return the keys of raws of a night that belong to no announced visit; of all nights without a night."""
     if ledger is None:
         return ()
-    return tuple(arrival.pointer.key for arrival in ledger.arrivals(without_visit=True))
+    keys = [arrival.pointer.key for arrival in ledger.arrivals(without_visit=True)]
+    raws = ((key, parse_raw_key(key)) for key in keys)
+    return tuple(key for key, raw in raws if day_obs is None or raw is None or raw.day_obs == day_obs)
 
 
 def _title(visits: Sequence[VisitSummary]) -> str:

@@ -1,10 +1,9 @@
 """Results as plain data, for JSON."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
-
-import numpy as np
 
 
 def plain(value: Any) -> Any:
@@ -24,8 +23,9 @@ def plain(value: Any) -> Any:
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(item) for item in value]
-    if isinstance(value, np.generic):
-        return plain(value.item())
     if isinstance(value, float):
-        return value if np.isfinite(value) else None
-    return value if value is None or isinstance(value, str | int) else str(value)
+        return float(value) if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    # Scalars of NumPy; commands that show none must not wait for its import.
+    return plain(value.item()) if hasattr(value, "item") else str(value)

@@ -12,8 +12,9 @@ import jinja2
 import numpy as np
 
 from prompt_processing.views.alerts import AlertSummary
-from prompt_processing.views.collect import NightReport, VisitSummary
+from prompt_processing.views.collect import NightReport
 from prompt_processing.views.data import plain
+from prompt_processing.views.nights import VisitSummary
 from prompt_processing.web.figures import (
     completeness_curve,
     data_uri,

@@ -40,7 +40,7 @@ def decide(
     raws
         Keys of the raws.
     info
-        ``exposure``, ``visit``, ``day_obs``, ``mjd_mid_tai`` and ``mjd_end_tai`` of the first raw.
+        ``exposure``, ``visit``, ``mjd_mid_tai`` and ``mjd_end_tai`` of the first raw.
     outputs
         What the pipeline made. A pipeline without association decides nothing: no rows, no packets.
     history
@@ -78,7 +78,7 @@ def decide(
             instrument=visit.instrument,
             group=visit.groupId,
             detector=visit.detector,
-            day_obs=int(info["day_obs"]),
+            day_obs=visit.day_obs,
             exposure=int(info["exposure"]),
             visit=int(info["visit"]),
             midpoint_mjd_tai=midpoint,

@@ -22,7 +22,7 @@ from prompt_processing.domain.clock import Clock, from_mjd_tai, seconds_between
 from prompt_processing.domain.errors import ConflictError, EventError, PermanentError, StoreError
 from prompt_processing.domain.outcome import Outcome, Stopwatch
 from prompt_processing.domain.visit import DetectorVisit
-from prompt_processing.ledger.port import Claim, Ledger
+from prompt_processing.ledger.port import Claim, DecisionSummary, Ledger
 from prompt_processing.worker.pixels import Pixels, Prepared
 from prompt_processing.worker.wait import Images, ImageWaiter
 
@@ -101,7 +101,7 @@ class VisitProcessor:
                 watch.latency = seconds_between(visit.predicted_shutter_close, self._clock.now())
 
     def _run(self, visit: DetectorVisit, claim: Claim, watch: Stopwatch) -> Outcome:
-        decision = self._stores.decisions.find(visit.key)
+        decision = self._stores.decisions.find(visit)
         if decision is not None:
             return self._resume(visit, decision, claim, watch)
         self._check_start(visit)
@@ -126,6 +126,8 @@ class VisitProcessor:
 
     def _resume(self, visit: DetectorVisit, decision: Decision, claim: Claim, watch: Stopwatch) -> Outcome:
         """Do what is left to do of a decision; pixels are computed again only if products are missing."""
+        if "decision" not in claim.steps:
+            self._note(decision, claim)
         self._publish(decision, claim, watch)
         if "products" not in claim.steps:
             prepared = self._prepare(visit, watch, decision)
@@ -174,8 +176,13 @@ class VisitProcessor:
                     f"decision on group {made.info.group} has made"
                 )
             decision = self._stores.decisions.store(made)
-            self._stores.ledger.record_step(claim, "decision")
+            self._note(decision, claim)
         return decision
+
+    def _note(self, decision: Decision, claim: Claim) -> None:
+        """Note in the ledger that there is a decision, with what lists show of it."""
+        made = DecisionSummary(decision.info.visit, len(decision.packets))
+        self._stores.ledger.record_step(claim, "decision", made)
 
     def _publish(self, decision: Decision, claim: Claim, watch: Stopwatch) -> None:
         """Store the rows and send the alerts of a decision, and note the latency since the shutter closed."""

@@ -17,7 +17,6 @@ from prompt_processing.domain.raws import ArrivalPointer, parse_raw_key
 from prompt_processing.domain.visit import DetectorVisit
 from prompt_processing.ledger.port import Ledger
 from prompt_processing.messaging.port import HintSource
-from prompt_processing.selection.rules import observing_day
 
 _LOG: Final = structlog.get_logger(__name__)
 
@@ -127,11 +126,11 @@ class ImageWaiter:
 
     def find(self, visit: DetectorVisit) -> Images | None:
         """Return the images of a visit that are there now."""
-        pointers = self._arrivals.find_all(visit.key)
+        pointers = self._arrivals.find_all(visit)
         return self._images(visit, pointers) if pointers else None
 
     def _expected(self, visit: DetectorVisit) -> list[ArrivalPointer]:
-        found = (self._arrivals.find(visit.key, snap) for snap in range(max(visit.nimages, 1)))
+        found = (self._arrivals.find(visit, snap) for snap in range(max(visit.nimages, 1)))
         return [pointer for pointer in found if pointer is not None]
 
     def _what_came(self, visit: DetectorVisit, *, cancelled: bool) -> Images | Outcome:
@@ -159,7 +158,7 @@ class ImageWaiter:
 
         The newest come first: a worker that has just begun knows none of the night.
         """
-        night = f"{visit.instrument}/{observing_day(visit):%Y%m%d}"
+        night = f"{visit.instrument}/{visit.day_obs}"
         for key in reversed(self._arrivals.list_new(night)):
             try:
                 raw = parse_raw_key(key)
