@@ -62,6 +62,18 @@ class Metrics:
         (self._processed if metrics.status == "processed" else self._others).send(metrics)
 
 
+class MayBeAway:
+    """The sink of the alerts, which does not answer while the world says so."""
+
+    def __init__(self, sink: Any, world: "World") -> None:
+        self._sink, self._world = sink, world
+
+    def send(self, packets: Any) -> None:
+        if self._world.alerts_away:
+            raise StoreError("alerts: no answer")
+        self._sink.send(packets)
+
+
 @dataclass
 class World:
     """All that outlives a worker."""
@@ -82,6 +94,8 @@ class World:
         self.apdb = MemoryApdb()
         self.alerts = MemoryAlerts()
         self.metrics = MemoryMetrics()
+        self.alerts_away = False
+        """Whether the sink of the alerts does not answer."""
         self.reports = MemoryMetrics()
         """Metrics of what was skipped or has failed."""
         self.products = MemoryProducts()
@@ -179,7 +193,7 @@ class World:
         )
         effects = list_effects(
             apdb=apdb,
-            alerts=Watched(Guarded(OneByOne(self.alerts, self.faults), "send", guard), "alerts", self.faults),
+            alerts=Watched(Guarded(self._alert_sink(), "send", guard), "alerts", self.faults),
             metrics=Watched(Guarded(self.metrics, "send", guard), "metrics", self.faults),
             products=Watched(Guarded(self.products, "store", guard), "products", self.faults),
         )
@@ -194,9 +208,7 @@ class World:
             settings=self.settings,
         )
         reporter = Reporter(Watched(self.reports, "reports", self.faults), ledger, clock)
-        return Worker(
-            ledger=ledger, runner=process, owner=owner, settings=self.settings, reporter=reporter
-        )
+        return Worker(ledger=ledger, runner=process, owner=owner, settings=self.settings, reporter=reporter)
 
     def work(self, owner: str, skew: float = 0.0) -> Disposition | None:
         """Let a worker handle the next message; return what it said, or `None` if there was none."""
@@ -220,10 +232,13 @@ class World:
         return Relay(
             ledger=Watched(self.ledger, "relay.ledger", self.faults),
             decisions=Watched(self.decisions, "relay.decisions", self.faults),
-            alerts=Watched(OneByOne(self.alerts, self.faults), "relay.alerts", self.faults),
+            alerts=Watched(self._alert_sink(), "relay.alerts", self.faults),
             metrics=Watched(Metrics(self.metrics, self.reports), "relay.metrics", self.faults),
             clock=self.clock,
         )
+
+    def _alert_sink(self) -> Any:
+        return MayBeAway(OneByOne(self.alerts, self.faults), self)
 
     def _arrivals(self, clock: Any) -> Arrivals:
         return Arrivals(object_store.root(self.landing), object_store.root(self.folder / "arrivals"), clock)

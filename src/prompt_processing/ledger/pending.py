@@ -64,9 +64,7 @@ def take(connection: Connection, lease: float, only: PendingEffect | None) -> Pe
     if row is None:
         return None
     connection.execute(
-        PENDING_EFFECTS.update()
-        .where(_C.id == row["id"])
-        .values(tries=_C.tries + 1, lease_until=NOW + lease)
+        PENDING_EFFECTS.update().where(_C.id == row["id"]).values(tries=_C.tries + 1, lease_until=NOW + lease)
     )
     return _read({**row, "tries": row["tries"] + 1})
 
@@ -75,7 +73,9 @@ def settle(connection: Connection, pending: PendingEffect, latency: float | None
     """Remove a pending effect; that of a decision is a step from now on."""
     key = _visit_id(pending).scalar_subquery()
     if pending.effect != REPORT:
-        values = select(_visit_id(pending).subquery().c.id, literal(pending.effect), literal(pending.attempt), NOW)
+        values = select(
+            _visit_id(pending).subquery().c.id, literal(pending.effect), literal(pending.attempt), NOW
+        )
         names = ["detector_visit_id", "step", "attempt", "completed_at"]
         connection.execute(database.insert_new(connection, STEPS).from_select(names, values))
     if latency is not None:

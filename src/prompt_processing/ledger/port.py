@@ -241,8 +241,8 @@ class Ledger(Protocol):
         outcome
             How it ended.
         report
-            Metrics of the outcome, to be sent when it is stored: they become the pending effect `REPORT` in the
-            same transaction, in place of an older one. The caller has `REPORT_DELAY` to send them itself.
+            Metrics of the outcome, to be sent when it is stored: they become the pending effect `REPORT` in
+            the same transaction, in place of an older one. The caller has `REPORT_DELAY` to send them itself.
 
         Raises
         ------
@@ -294,8 +294,8 @@ class Ledger(Protocol):
         effect
             The effect.
         latency
-            From shutter close to the alerts being out [s]: stored with every attempt since the one that left the
-            effect that has none.
+            From shutter close to the alerts being out [s]: stored with the attempt that left the effect and
+            all later ones, as far as they have none.
         """
         ...
 

@@ -35,7 +35,7 @@ class Work:
     decision
         The decision.
     pixels
-        Returns the visit, processed. A resumed attempt computes it then, so it is asked only when it is needed.
+        Returns the visit, processed. A resumed attempt computes it now, so it is asked only if it is needed.
     watch
         Stage times so far; takes the latency.
     clock
@@ -164,7 +164,10 @@ def carry_out(effect: Effect, work: Work) -> str | None:
             raise
         text = _describe(error)
         _LOG.warning(
-            "effect left to the relay", effect=effect.name, error=text, exc_info=not isinstance(error, PromptError)
+            "effect left to the relay",
+            effect=effect.name,
+            error=text,
+            exc_info=not isinstance(error, PromptError),
         )
         return text
     return None

@@ -202,9 +202,7 @@ class VisitProcessor:
                 if error is None:
                     self._ledger.record_step(claim, effect.name)
                 else:
-                    self._ledger.record_pending(
-                        claim, effect.name, error=error, payload=effect.payload(work)
-                    )
+                    self._ledger.record_pending(claim, effect.name, error=error, payload=effect.payload(work))
 
 
 @contextmanager
