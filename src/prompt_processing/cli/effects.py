@@ -67,8 +67,8 @@ def effects_relay(
         click.echo(f"{len(found)} would be tried")
         return
     configure_engines("prompt_processing=INFO")
-    from prompt_processing.factory.opening import require_repository
     from prompt_processing.factory.relay import open_relay
+    from prompt_processing.repository.central import require_repository
 
     require_repository(repo)
     relay, _ = open_relay(repo)

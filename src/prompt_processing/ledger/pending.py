@@ -73,8 +73,8 @@ def settle(connection: Connection, pending: PendingEffect, latency: float | None
     """Remove a pending effect; that of a decision is a step from now on."""
     key = _visit_id(pending).scalar_subquery()
     if pending.effect != REPORT:
-        values = select(
-            _visit_id(pending).subquery().c.id, literal(pending.effect), literal(pending.attempt), NOW
+        values = select(DETECTOR_VISITS.c.id, literal(pending.effect), literal(pending.attempt), NOW).where(
+            matches(DETECTOR_VISITS.c, pending.visit._asdict())
         )
         names = ["detector_visit_id", "step", "attempt", "completed_at"]
         connection.execute(database.insert_new(connection, STEPS).from_select(names, values))
