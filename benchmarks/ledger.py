@@ -20,7 +20,7 @@ from local_cloud.visits import detector_visit
 from prompt_processing.domain.outcome import Delivery, Outcome
 from prompt_processing.ledger.sql import SqlLedger
 from prompt_processing.storage import database
-from prompt_processing.worker.process import STEPS
+from prompt_processing.worker.effects import STEPS
 
 
 def work(url: str, client: int, begin: float, end: float) -> int:

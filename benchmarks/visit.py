@@ -33,8 +33,9 @@ from prompt_processing.night.folder import read_events
 from prompt_processing.preload.preloader import Preloader
 from prompt_processing.repository.central import open_central
 from prompt_processing.storage import object_store
+from prompt_processing.worker.effects import list_effects
 from prompt_processing.worker.pixels import ButlerPixels
-from prompt_processing.worker.process import Stores, VisitProcessor
+from prompt_processing.worker.process import VisitProcessor
 from prompt_processing.worker.wait import ImageWaiter
 
 AFTER_THE_ALERTS = ("metrics", "products")
@@ -74,9 +75,8 @@ def process_night(night: Path, repo: Path, scratch: Path) -> list[dict[str, floa
     apdb = MemoryApdb()
     make_butler(str(scratch / "central"))
     (scratch / "work").mkdir()
-    stores = Stores(
-        ledger=MemoryLedger(),
-        decisions=DecisionStore(object_store.root(scratch / "decisions")),
+    ledger = MemoryLedger()
+    effects = list_effects(
         apdb=apdb,
         alerts=AlertArchive(object_store.root(scratch / "alerts")),
         metrics=MemoryMetrics(),
@@ -92,23 +92,26 @@ def process_night(night: Path, repo: Path, scratch: Path) -> list[dict[str, floa
     )
     waiter = ImageWaiter(
         arrivals=arrivals,
-        note=lambda key: note_arrival(key, arrivals, stores.ledger, MemoryQueue()),
+        note=lambda key: note_arrival(key, arrivals, ledger, MemoryQueue()),
         hints=MemoryHints(),
-        ledger=stores.ledger,
+        ledger=ledger,
         clock=clock,
         settings=settings.worker,
     )
     process = VisitProcessor(
         pixels=ButlerPixels(preloader, object_store.root(night / "raw"), night, settings.worker),
         waiter=waiter,
-        stores=stores,
+        ledger=ledger,
+        decisions=DecisionStore(object_store.root(scratch / "decisions")),
+        apdb=apdb,
+        effects=effects,
         clock=clock,
         settings=settings.worker,
     )
     found = []
     for event in events:
         (visit,) = detector_visits(event)
-        claim = stores.ledger.claim(visit, Delivery(event.groupId, ""), owner="benchmark")
+        claim = ledger.claim(visit, Delivery(event.groupId, ""), owner="benchmark")
         clock.skip_to(visit.predicted_shutter_close)
         watch = Stopwatch()
         process.run(visit, claim, watch)

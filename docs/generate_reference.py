@@ -30,6 +30,10 @@ SETTINGS_OF_SERVICES: dict[str, dict[str, tuple[str, ...]]] = {
         "worker": ("expiry_s", "clock_offset_s"),
         "repository": ("queue",),
     },
+    "relay": {
+        "repository": ("decisions", "alerts", "metrics", "ledger"),
+        "worker": ("clock_offset_s",),
+    },
     "arrivals": {
         "repository": ("incoming", "arrivals", "ledger", "queue"),
         "worker": ("clock_offset_s",),

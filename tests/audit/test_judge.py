@@ -496,3 +496,21 @@ def test_the_gravest_findings_come_first(night):
     assert kinds == sorted(kinds, key=list(Kind).index)
     assert kinds[0] is Kind.UNFINISHED
     assert kinds[-1] is Kind.METRICS
+
+
+def test_alerts_that_are_left_to_the_relay_are_pending_and_not_missing(night):
+    sent = without(night.archived, 11, 12)
+    assert_found(judge(replace(night, archived=sent)), Kind.MISMATCHING, "2 alerts are not in the archive")
+    left = with_outcome(night, FIRST, Outcome.processed(), pending=frozenset({"alerts"}))
+    audit = judge(replace(left, archived=sent))
+    assert_found(audit, Kind.PENDING, FIRST.group, "2 alerts are left to the relay")
+    assert not audit.passed
+
+
+def test_metrics_that_are_left_to_the_relay_are_no_fault(night):
+    left = with_outcome(night, FIRST, Outcome.processed(), pending=frozenset({"metrics"}))
+    audit = judge(replace(left, metrics=without(night.metrics, FIRST)))
+    assert {
+        (finding.kind, finding.what) for finding in audit.findings if finding.where.count(FIRST.group)
+    } == {(Kind.METRICS, "the metrics are left to the relay")}
+    assert audit.passed

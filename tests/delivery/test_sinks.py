@@ -209,3 +209,38 @@ def test_a_decision_under_a_key_without_the_day_is_found(tmp_path):
     store = object_store.root(tmp_path)
     object_store.create(object_store.child(store, "LATISS/g_231/0.zip"), decision().to_bytes())
     assert DecisionStore(store).find(detector_visit(groupId="g#1")) == decision()
+
+
+def test_metrics_of_a_visit_that_was_never_taken():
+    made = metrics(
+        visit=None,
+        exposure=None,
+        band=None,
+        physical_filter=None,
+        run=None,
+        status="skipped",
+        reason="no-image",
+    )
+    meta = verify_job(made)["meta"]
+    assert (meta["visit"], meta["run"], meta["status"], meta["reason"]) == ("", "", "skipped", "no-image")
+    for body in sasquatch_records(made).values():
+        record = body["records"][0]["value"]
+        assert fastavro.validate(record, fastavro.parse_schema(json.loads(body["value_schema"])))
+        assert (record["exposure"], record["band"], record["reason"]) == ("", "", "no-image")
+
+
+def test_metrics_without_a_visit_have_a_file_of_their_own(tmp_path):
+    sink = FolderMetrics(object_store.root(tmp_path))
+    sink.send(metrics())
+    sink.send(metrics(visit=None, status="skipped", reason="no-image"))
+    names = sorted(path.name for path in tmp_path.glob("verify/LATISS/20260315/*.json"))
+    assert names == ["2026-03-16T02_3A01_3A03.123_231_0.json", "3536546312300001_0.json"]
+
+
+def test_metrics_as_text_are_the_same_metrics():
+    made = metrics(measurements=(Measurement("prompt.zero_point", float("inf"), "mag"),), reason="")
+    assert VisitMetrics.from_json(made.to_json()) == made
+    (item,) = VisitMetrics.from_json(
+        metrics(measurements=(Measurement("a.b", float("nan")),)).to_json()
+    ).measurements
+    assert item.value != item.value

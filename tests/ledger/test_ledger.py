@@ -4,6 +4,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -417,3 +418,85 @@ def test_the_ledger_outlives_its_process(tmp_path):
     again = SqlLedger(database.engine(url))
     assert again.claim(visit(), DELIVERY, owner="w-1") == Done(Outcome.processed(), 1)
     assert again.find(visit().key).message_id == "m-1"
+
+
+def leave(ledger, group="a", effect="alerts", payload=""):
+    """Process a visit whose effect is left to the relay, and return its claim."""
+    claim = ledger.claim(detector_visit(groupId=group), DELIVERY, owner="w")
+    ledger.record_pending(claim, effect, error="store: away", payload=payload)
+    ledger.record_pending(claim, effect, error="again")
+    ledger.record_times(claim, StageTimes({"isr": 1.0}))
+    ledger.record_outcome(claim, Outcome.processed())
+    return claim
+
+
+def test_what_is_pending_is_known_until_it_is_settled(ledger):
+    claim = leave(ledger, payload="text")
+    (pending,) = ledger.pending()
+    assert (pending.visit, pending.effect, pending.attempt) == (claim.visit, "alerts", 1)
+    assert (pending.error, pending.payload, pending.tries) == ("store: away", "text", 0)
+    assert ledger.find(claim.visit).pending == ("alerts",)
+    assert ledger.backlog()["alerts"].count == 1
+    ledger.settle(pending, latency=77.0)
+    ledger.settle(pending, latency=78.0)
+    assert (ledger.pending(), dict(ledger.backlog())) == ([], {})
+    record = ledger.find(claim.visit)
+    assert (record.pending, record.steps) == ((), ("alerts",))
+    assert record.times == StageTimes({"isr": 1.0}, latency=77.0)
+
+
+def test_each_pending_effect_is_taken_by_one_relay_the_oldest_first(ledger):
+    for group in "abc":
+        leave(ledger, group)
+    taken = [ledger.take_pending(lease=60.0) for _ in range(4)]
+    assert [found and found.visit.group for found in taken] == ["a", "b", "c", None]
+    assert ledger.take_pending(lease=60.0, only=taken[1]) is None
+    assert [pending.tries for pending in ledger.pending(limit=2)] == [1, 1]
+
+
+def test_an_effect_of_a_relay_that_died_is_taken_by_another_which_the_first_cannot_disturb(ledger):
+    leave(ledger)
+    first = ledger.take_pending(lease=OVER)
+    second = ledger.take_pending(lease=60.0)
+    assert (first.tries, second.tries) == (1, 2)
+    ledger.postpone(first, "late", delay=0.0)
+    assert ledger.take_pending(lease=60.0) is None
+    ledger.postpone(second, "store: away again", delay=60.0)
+    assert ledger.take_pending(lease=60.0) is None
+    (pending,) = ledger.pending()
+    assert (pending.error, pending.due_in) == ("store: away again", pytest.approx(60.0, abs=5.0))
+    assert ledger.take_pending(lease=60.0, only=pending).tries == 3
+
+
+def test_the_next_attempt_knows_what_is_pending(ledger):
+    visit = detector_visit()
+    claim = ledger.claim(visit, DELIVERY, owner="w")
+    ledger.record_pending(claim, "alerts", error="away")
+    ledger.release(claim, StoreError("products"), StageTimes())
+    assert ledger.claim(visit, DELIVERY, owner="w").pending == {"alerts"}
+    with pytest.raises(StaleClaimError):
+        ledger.record_pending(claim, "metrics", error="away")
+
+
+def test_times_without_a_latency_keep_that_of_the_relay(ledger):
+    claim = ledger.claim(detector_visit(), DELIVERY, owner="w")
+    ledger.record_pending(claim, "alerts", error="away")
+    ledger.settle(ledger.take_pending(lease=60.0), latency=5.0)
+    ledger.record_times(claim, StageTimes({"products": 1.0}))
+    assert ledger.find(claim.visit).times == StageTimes({"products": 1.0}, latency=5.0)
+
+
+def test_a_report_is_stored_with_its_outcome_and_replaced_by_that_of_the_next(ledger):
+    visit = detector_visit()
+    for text in ("first", "second"):
+        claim = ledger.claim(visit, DELIVERY, owner="w")
+        ledger.record_outcome(claim, NO_IMAGE, report=text)
+        ledger.reopen(visit.key)
+    (report,) = ledger.pending()
+    assert (report.effect, report.payload, report.attempt) == ("report", "second", 2)
+    assert ledger.take_pending(lease=60.0) is None
+    older = replace(report, attempt=1)
+    ledger.settle(older)
+    assert len(ledger.pending()) == 1
+    ledger.settle(report)
+    assert (ledger.pending(), ledger.find(visit.key).steps) == ([], ())

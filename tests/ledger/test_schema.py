@@ -129,6 +129,20 @@ def test_nothing_is_lost_by_an_upgrade(old):
     assert crashes == {"released": (2, 0), "crashed": (2, 1)}
 
 
+def test_visits_of_an_older_ledger_can_have_pending_effects(old):
+    schema.upgrade(old)
+    ledger = SqlLedger(old)
+    assert (ledger.pending(), ledger.find(DONE.key).pending) == ([], ())
+    claim = ledger.claim(RELEASED, Delivery("m", "{}"), owner="w")
+    ledger.record_pending(claim, "alerts", error="away")
+    (pending,) = ledger.pending()
+    ledger.settle(pending, latency=9.0)
+    record = ledger.find(RELEASED.key)
+    # The attempt of the older program keeps its latency.
+    assert [attempt.times.latency for attempt in record.attempts] == [3.5, 9.0]
+    assert record.steps == ("alerts",)
+
+
 def test_a_newer_ledger_is_refused(engine):
     SqlLedger(engine)
     with database.writing(engine, "change") as connection:

@@ -18,13 +18,17 @@ from prompt_processing.arrivals.note import note_arrival
 from prompt_processing.arrivals.pointers import Arrivals
 from prompt_processing.config import WorkerSettings
 from prompt_processing.delivery.memory import MemoryAlerts, MemoryDecisions, MemoryMetrics
+from prompt_processing.delivery.metrics import VisitMetrics
+from prompt_processing.delivery.relay import Relay
 from prompt_processing.domain.errors import StoreError
 from prompt_processing.domain.outcome import Disposition
 from prompt_processing.domain.visit import CancelVisit, DetectorVisit
 from prompt_processing.ledger.memory import MemoryLedger
 from prompt_processing.messaging.memory import MemoryQueue
 from prompt_processing.storage import object_store
-from prompt_processing.worker.process import Stores, VisitProcessor
+from prompt_processing.worker.effects import list_effects
+from prompt_processing.worker.process import VisitProcessor
+from prompt_processing.worker.report import Reporter
 from prompt_processing.worker.wait import ImageWaiter
 from prompt_processing.worker.worker import Worker
 from support.points import Crash, Faults, Guard, Guarded, OneByOne, Skewed, TestClock, Watched
@@ -48,6 +52,28 @@ class TestHints:
         return False
 
 
+class Metrics:
+    """Sorts metrics by what they are of, as they are kept apart in a `World`."""
+
+    def __init__(self, processed: MemoryMetrics, others: MemoryMetrics) -> None:
+        self._processed, self._others = processed, others
+
+    def send(self, metrics: VisitMetrics) -> None:
+        (self._processed if metrics.status == "processed" else self._others).send(metrics)
+
+
+class MayBeAway:
+    """The sink of the alerts, which does not answer while the world says so."""
+
+    def __init__(self, sink: Any, world: "World") -> None:
+        self._sink, self._world = sink, world
+
+    def send(self, packets: Any) -> None:
+        if self._world.alerts_away:
+            raise StoreError("alerts: no answer")
+        self._sink.send(packets)
+
+
 @dataclass
 class World:
     """All that outlives a worker."""
@@ -68,6 +94,10 @@ class World:
         self.apdb = MemoryApdb()
         self.alerts = MemoryAlerts()
         self.metrics = MemoryMetrics()
+        self.alerts_away = False
+        """Whether the sink of the alerts does not answer."""
+        self.reports = MemoryMetrics()
+        """Metrics of what was skipped or has failed."""
         self.products = MemoryProducts()
         self.announced: dict[Any, DetectorVisit] = {}
         self.landed: dict[str, Any] = {}
@@ -161,22 +191,24 @@ class World:
             settings=self.settings,
             monotonic=self.clock.monotonic,
         )
-        stores = Stores(
-            ledger=ledger,
-            decisions=Watched(Guarded(self.decisions, "store", guard), "decisions", self.faults),
+        effects = list_effects(
             apdb=apdb,
-            alerts=Watched(Guarded(OneByOne(self.alerts, self.faults), "send", guard), "alerts", self.faults),
+            alerts=Watched(Guarded(self._alert_sink(), "send", guard), "alerts", self.faults),
             metrics=Watched(Guarded(self.metrics, "send", guard), "metrics", self.faults),
             products=Watched(Guarded(self.products, "store", guard), "products", self.faults),
         )
         process = VisitProcessor(
             pixels=TestPixels(apdb, self.landing, self.faults),
             waiter=waiter,
-            stores=stores,
+            ledger=ledger,
+            decisions=Watched(Guarded(self.decisions, "store", guard), "decisions", self.faults),
+            apdb=apdb,
+            effects=effects,
             clock=clock,
             settings=self.settings,
         )
-        return Worker(ledger=ledger, runner=process, owner=owner, settings=self.settings)
+        reporter = Reporter(Watched(self.reports, "reports", self.faults), ledger, clock)
+        return Worker(ledger=ledger, runner=process, owner=owner, settings=self.settings, reporter=reporter)
 
     def work(self, owner: str, skew: float = 0.0) -> Disposition | None:
         """Let a worker handle the next message; return what it said, or `None` if there was none."""
@@ -194,6 +226,19 @@ class World:
         finally:
             self.faults.disarm()
         return said
+
+    def relay(self) -> Relay:
+        """Return a relay that has just started."""
+        return Relay(
+            ledger=Watched(self.ledger, "relay.ledger", self.faults),
+            decisions=Watched(self.decisions, "relay.decisions", self.faults),
+            alerts=Watched(self._alert_sink(), "relay.alerts", self.faults),
+            metrics=Watched(Metrics(self.metrics, self.reports), "relay.metrics", self.faults),
+            clock=self.clock,
+        )
+
+    def _alert_sink(self) -> Any:
+        return MayBeAway(OneByOne(self.alerts, self.faults), self)
 
     def _arrivals(self, clock: Any) -> Arrivals:
         return Arrivals(object_store.root(self.landing), object_store.root(self.folder / "arrivals"), clock)

@@ -23,7 +23,8 @@ from prompt_processing.domain.visit import DetectorVisit
 from prompt_processing.factory.worker import Factory
 from prompt_processing.messaging.port import HintSource
 from prompt_processing.storage import database, object_store
-from prompt_processing.worker.process import Stores, VisitProcessor
+from prompt_processing.worker.effects import list_effects
+from prompt_processing.worker.process import VisitProcessor
 from support.points import Faults
 from support.two_sources import MemoryProducts, TestPixels
 
@@ -58,18 +59,16 @@ def steady_runner(repo: Path, hints: HintSource, clock: Clock) -> VisitProcessor
     configure(["ERROR"])
     factory, apdb = Factory(repo, clock), NoRows()
     landing: Any = Bucket(factory.incoming)
-    stores = Stores(
-        ledger=factory.ledger,
-        decisions=factory.decisions,
-        apdb=apdb,
-        alerts=MemoryAlerts(),
-        metrics=MemoryMetrics(),
-        products=MemoryProducts(),
+    effects = list_effects(
+        apdb=apdb, alerts=MemoryAlerts(), metrics=MemoryMetrics(), products=MemoryProducts()
     )
     return VisitProcessor(
         pixels=TestPixels(apdb, landing, Faults()),
         waiter=image_waiter(factory, hints, clock),
-        stores=stores,
+        ledger=factory.ledger,
+        decisions=factory.decisions,
+        apdb=apdb,
+        effects=effects,
         clock=clock,
         settings=factory.settings.worker,
     )

@@ -57,6 +57,16 @@ POINTS = st.sampled_from(
     ]
 )
 """Where a worker may die, stop or meet a store that does not answer."""
+RELAY_POINTS = st.sampled_from(
+    [
+        f"{when} relay.{call}"
+        for call in ("ledger.pending", "ledger.take_pending", "decisions.find", "alerts.send", "metrics.send")
+        for when in ("before", "after")
+    ]
+    + ["between alerts", "before relay.ledger.settle", "after relay.ledger.settle"]
+    + ["before relay.ledger.postpone", "after relay.ledger.postpone"]
+)
+"""Where a relay may die or meet a store that does not answer."""
 SKEWS = st.sampled_from([0.0, -30.0, 30.0])
 MOMENTS = st.sampled_from([1.0, 15.0, 61.0, 150.0])
 
@@ -141,6 +151,29 @@ class Flow(RuleBasedStateMachine):
     def sweep(self):
         sweep(self.world.ledger, self.world.queue, 60.0)
 
+    @rule(away=st.booleans())
+    def the_alert_sink_goes_or_comes_back(self, away):
+        self.world.alerts_away = away
+
+    @rule(number=VISITS)
+    def work_without_the_alert_sink(self, number):
+        self.announce_with_image(number)
+        self.world.alerts_away = True
+        self.world.work("five")
+
+    @rule()
+    def relay(self):
+        self.world.relay().relay_all()
+
+    @precondition(lambda self: self.world.ledger.pending())
+    @rule(point=RELAY_POINTS, fault=st.sampled_from([crash, store_error]))
+    def let_a_relay_fail(self, point, fault):
+        self.world.faults.arm(point, fault)
+        # A ledger that does not answer ends `relay_all`; the service goes round again.
+        with contextlib.suppress(Crash, StoreError):
+            self.world.relay().relay_all()
+        self.world.faults.disarm()
+
     @rule()
     def list_the_landing_store(self):
         self.world.list_landing()
@@ -190,12 +223,15 @@ class Flow(RuleBasedStateMachine):
         try:
             for paused in self.paused:
                 paused.resume()
+            self.world.alerts_away = False
             for _ in range(4):
                 self.world.advance(200.0)
                 self.world.list_landing()
                 sweep(self.world.ledger, self.world.queue, 60.0)
                 while self.world.work("last") is not None:
                     pass
+                self.world.relay().relay_all()
+            assert self.world.ledger.pending() == []
             self.every_visit_has_at_most_one_outcome()
             self.no_stale_worker_writes()
             if self.world.announced:
@@ -241,6 +277,13 @@ class ForgetsDecisions(MemoryDecisions):
         return None
 
 
+class ForgetsWhatIsPending(MemoryLedger):
+    """Lets visits end whose alerts are not sent, and tells nobody."""
+
+    def record_pending(self, claim, effect, **options):
+        self.record_step(claim, effect)
+
+
 class EarlyAcknowledgement(World):
     """Acknowledges a message before it is worked on."""
 
@@ -265,6 +308,7 @@ def note_for_those_who_wait(key, arrivals, ledger, publisher):
 MUTANTS = {
     "no de-duplication": lambda folder: World(folder, ledger_type=NoDeduplication),
     "a decision is not honoured": lambda folder: World(folder, decisions_type=ForgetsDecisions),
+    "what is pending is forgotten": lambda folder: World(folder, ledger_type=ForgetsWhatIsPending),
     "acknowledged before the outcome": EarlyAcknowledgement,
     "late images are dropped": lambda folder: World(folder, note=note_for_those_who_wait),
 }

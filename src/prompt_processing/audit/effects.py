@@ -47,7 +47,13 @@ def versions_in(objects: pd.DataFrame) -> list[tuple[int, float]]:
 
 
 def effects(
-    key: DetectorVisitKey, decided: Decided, evidence: Evidence, look_up: LookUp, *, complete: bool
+    key: DetectorVisitKey,
+    decided: Decided,
+    evidence: Evidence,
+    look_up: LookUp,
+    *,
+    complete: bool,
+    pending: frozenset[str] = frozenset(),
 ) -> Iterator[Finding]:
     """Yield where the world differs from a decision.
 
@@ -64,14 +70,20 @@ def effects(
     complete
         Whether everything must be there, because the ledger says that the detector-visit was processed. Else
         an attempt may have ended anywhere, but not without what comes before in the order of the effects.
+    pending
+        Effects that the ledger has left to the relay: they are reported as that, and need not be there.
     """
     archived = [number for number, _ in decided.packets if number in evidence.archived]
     products = _products_of(decided, evidence)
     stored = any(evidence.products.get(product) for product in products if product.type != RAW)
     yield from _rows(key, decided, look_up, needed=complete or stored or bool(archived))
-    yield from _alerts(key, decided, evidence, needed=complete or stored)
+    if "alerts" in pending:
+        yield Finding(Kind.PENDING, name(key), f"{len(decided.packets)} alerts are left to the relay")
+    yield from _alerts(key, decided, evidence, needed=(complete or stored) and "alerts" not in pending)
     yield from _products(key, decided, products, evidence, needed=complete or stored)
-    if complete:
+    if "metrics" in pending:
+        yield Finding(Kind.METRICS, name(key), "the metrics are left to the relay")
+    elif complete:
         yield from _metrics(key, decided, evidence)
 
 

@@ -37,6 +37,9 @@ class Claimed:
     working: str | None = None
     """Who works on it now."""
 
+    pending: frozenset[str] = frozenset()
+    """Effects that are left to the relay."""
+
     @classmethod
     def of(cls, record: DetectorVisitRecord) -> "Claimed":
         """Return what a record of the ledger says."""
@@ -47,6 +50,7 @@ class Claimed:
             attempts=len(record.attempts),
             error=last.error if last is not None else None,
             working=record.working,
+            pending=frozenset(record.pending),
         )
 
 

@@ -21,6 +21,8 @@ class Kind(StrEnum):
     """Something that is there twice, or that no decision has made."""
     MISMATCHING = "mismatching"
     """Something that is not as the ledger or the decision says."""
+    PENDING = "pending"
+    """Alerts that were not possible to send and are left to the relay."""
     LATE = "late"
     """A detector-visit whose image came after its deadline."""
     UNEXPECTED = "unexpected"
@@ -33,7 +35,7 @@ class Kind(StrEnum):
     """A line that is no event, or an event that cannot be observed."""
 
 
-FAULTS: Final = frozenset({Kind.LOST, Kind.UNFINISHED, Kind.DUPLICATED, Kind.MISMATCHING})
+FAULTS: Final = frozenset({Kind.LOST, Kind.UNFINISHED, Kind.DUPLICATED, Kind.MISMATCHING, Kind.PENDING})
 """Kinds with which an audit does not pass; the others are for information."""
 
 
@@ -59,7 +61,7 @@ class Audit:
 
     @property
     def passed(self) -> bool:
-        """Whether nothing is lost, unfinished, duplicated or mismatching."""
+        """Whether nothing is lost, unfinished, pending, duplicated or mismatching."""
         return not any(finding.kind in FAULTS for finding in self.findings)
 
     @property

@@ -135,8 +135,9 @@ def _decisions(
             yield Finding(Kind.MISMATCHING, name(key), text)
         outcome = claim.outcome if claim is not None else None
         complete = outcome is not None and outcome.status is Status.PROCESSED
+        pending = claim.pending if claim is not None else frozenset[str]()
         yield from identity(key, decided, evidence)
-        yield from effects(key, decided, evidence, look_up, complete=complete)
+        yield from effects(key, decided, evidence, look_up, complete=complete, pending=pending)
 
 
 def _raws(evidence: Evidence, claims: Mapping[DetectorVisitKey, Claimed]) -> Iterator[Finding]:

@@ -43,13 +43,17 @@ def metrics(
             except (ValueError, KeyError, TypeError) as error:
                 damaged.append(f"{key}/{name}: cannot be read: {type(error).__name__}: {error}")
             else:
-                records[visit].append(record)
+                if record is not None:
+                    records[visit].append(record)
     return {visit: tuple(found) for visit, found in records.items()}, tuple(damaged)
 
 
-def _read(data: bytes) -> tuple[DetectorVisitKey, MetricsRecord]:
+def _read(data: bytes) -> tuple[DetectorVisitKey, MetricsRecord | None]:
+    """Return what a file says, `None` if it is of an outcome without a decision."""
     job: dict[str, Any] = json.loads(data)
     meta = job["meta"]
     values = {item["metric"]: item["value"] for item in job["measurements"]}
     key = DetectorVisitKey(meta["instrument"], meta["group"], int(meta["detector"]))
+    if meta.get("status", "processed") != "processed":
+        return key, None
     return key, MetricsRecord(int(meta["visit"]), values.get(N_ALERTS))

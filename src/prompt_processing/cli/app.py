@@ -10,6 +10,7 @@ from prompt_processing.cli.bridge import bridge
 from prompt_processing.cli.calibs import calibs
 from prompt_processing.cli.camera import camera
 from prompt_processing.cli.config import config
+from prompt_processing.cli.effects import effects
 from prompt_processing.cli.night import night
 from prompt_processing.cli.pipeline import pipeline
 from prompt_processing.cli.refcat import refcat
@@ -22,7 +23,7 @@ from prompt_processing.cli.worker import worker
 from prompt_processing.domain.errors import PromptError
 
 HELP_SECTIONS = {
-    "Run a night": ("simulate", "night", "camera", "bridge", "worker", "visits"),
+    "Run a night": ("simulate", "night", "camera", "bridge", "worker", "visits", "effects"),
     "Prepare a repository": ("repo", "calibs", "refcat", "templates"),
     "Look at results": ("status", "audit", "alerts"),
     "Settings": ("config", "pipeline"),
@@ -78,6 +79,7 @@ for command in (
     bridge,
     worker,
     visits,
+    effects,
     repo,
     calibs,
     refcat,

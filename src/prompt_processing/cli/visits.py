@@ -120,6 +120,8 @@ def _show(ledger: "Ledger", record: "DetectorVisitRecord") -> None:
         click.echo(f"    {record.outcome.detail}")
     if record.steps:
         click.echo(f"  steps      {', '.join(record.steps)}")
+    if record.pending:
+        click.echo(f"  pending    {', '.join(record.pending)}")
     for arrival in ledger.arrivals(record.visit.key):
         click.echo(f"  image      {arrival.pointer.arrived_at}  {arrival.pointer.key}")
     for outcome in ledger.history(record.visit.key)[: -1 if record.outcome is not None else None]:

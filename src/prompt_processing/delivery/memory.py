@@ -51,11 +51,11 @@ class MemoryMetrics:
     """A `~prompt_processing.delivery.port.MetricsSink` that keeps metrics in a dictionary."""
 
     def __init__(self) -> None:
-        self.metrics: dict[tuple[str, int, int], VisitMetrics] = {}
+        self.metrics: dict[tuple[str, str], VisitMetrics] = {}
 
     def send(self, metrics: VisitMetrics) -> None:
         """Keep metrics; see the port."""
-        self.metrics[metrics.instrument, metrics.visit, metrics.detector] = metrics
+        self.metrics[metrics.instrument, metrics.name] = metrics
 
 
 class MemoryProducts:

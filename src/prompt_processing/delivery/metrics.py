@@ -4,11 +4,12 @@ import json
 import math
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Self
 
 from lsst.resources import ResourcePath
 
+from prompt_processing.domain.raws import escape_group
 from prompt_processing.storage import object_store
 
 NAMESPACE: Final = "lsst.prompt"
@@ -50,27 +51,52 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True)
 class VisitMetrics:
-    """What was measured of one visit on one detector."""
+    """What was measured of one visit on one detector.
+
+    One that was skipped or has failed may lack visit, exposure, filter and run: they are `None`.
+    """
 
     instrument: str
     detector: int
-    visit: int
-    exposure: int
+    visit: int | None
+    exposure: int | None
     group: str
     day_obs: int
-    band: str
-    physical_filter: str
-    run: str
+    band: str | None
+    physical_filter: str | None
+    run: str | None
     """RUN collection of the products."""
     version: str
     """Version of this software."""
     timestamp: float
     """When the visit was processed [UNIX s]."""
     measurements: tuple[Measurement, ...]
+    status: str = "processed"
+    """Status of the outcome."""
+    reason: str = ""
+    """Reason of the outcome; empty if it was processed."""
+
+    @property
+    def name(self) -> str:
+        """Name among those of the observing day: by the visit, or by the group if the visit is not known."""
+        place = escape_group(self.group) if self.visit is None else self.visit
+        return f"{place}_{self.detector}"
+
+    def to_json(self) -> str:
+        """Return everything as text, for `from_json`; values that are not finite stay what they are."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Return the metrics that `to_json` has written."""
+        fields = json.loads(text)
+        measurements = tuple(Measurement(**item) for item in fields.pop("measurements"))
+        return cls(**fields, measurements=measurements)
 
     def dimensions(self) -> dict[str, str]:
         """Return the data id as text."""
-        return {name: str(getattr(self, name, "")) for name in _DIMENSIONS}
+        values = {name: getattr(self, name, None) for name in _DIMENSIONS}
+        return {name: "" if value is None else str(value) for name, value in values.items()}
 
 
 def verify_job(metrics: VisitMetrics) -> dict[str, Any]:
@@ -87,7 +113,13 @@ def verify_job(metrics: VisitMetrics) -> dict[str, Any]:
             }
             for item in metrics.measurements
         ],
-        "meta": {**metrics.dimensions(), "run": metrics.run, "timestamp": metrics.timestamp},
+        "meta": {
+            **metrics.dimensions(),
+            "run": metrics.run or "",
+            "status": metrics.status,
+            "reason": metrics.reason,
+            "timestamp": metrics.timestamp,
+        },
         "metrics": [
             {
                 "description": item.description,
@@ -146,7 +178,7 @@ class FolderMetrics:
 
     def send(self, metrics: VisitMetrics) -> None:
         """Write metrics; see the port."""
-        name = f"{metrics.instrument}/{metrics.day_obs}/{metrics.visit}_{metrics.detector}.json"
+        name = f"{metrics.instrument}/{metrics.day_obs}/{metrics.name}.json"
         files: dict[str, Mapping[str, Any]] = {f"verify/{name}": verify_job(metrics)}
         for topic, body in sasquatch_records(metrics).items():
             files[f"sasquatch/{topic}/{name}"] = body
@@ -161,7 +193,7 @@ def _record(
 ) -> dict[str, Any]:
     content: dict[str, Any] = {
         "id": str(_identifier(metrics, package)),
-        "run": metrics.run,
+        "run": metrics.run or "",
         "dataset_type": f"{package}_metrics",
         "reference_package": REFERENCE_PACKAGE,
         "reference_package_version": metrics.version,
@@ -170,6 +202,8 @@ def _record(
         "timestamp": metrics.timestamp,
         "dataset_tag": "Generic",
         **metrics.dimensions(),
+        "status": metrics.status,
+        "reason": metrics.reason,
         **values,
     }
     schema = {
@@ -194,5 +228,6 @@ def _field(name: str, value: Any) -> dict[str, Any]:
 def _identifier(metrics: VisitMetrics, name: str) -> uuid.UUID:
     """Return an identifier that is the same each time, so that a repeat can be told from a second value."""
     return uuid.uuid5(
-        uuid.NAMESPACE_URL, f"{metrics.run}/{metrics.instrument}/{metrics.visit}/{metrics.detector}/{name}"
+        uuid.NAMESPACE_URL,
+        f"{metrics.run}/{metrics.instrument}/{metrics.visit or metrics.group}/{metrics.detector}/{name}",
     )

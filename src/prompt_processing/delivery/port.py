@@ -66,7 +66,7 @@ class MetricsSink(Protocol):
         Raises
         ------
         StoreError
-            If the other side does not answer. Metrics must never hurt processing: log it and go on.
+            If the other side does not answer. Metrics never hurt processing: they are left to the relay.
         """
         ...
 

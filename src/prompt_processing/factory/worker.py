@@ -26,9 +26,11 @@ from prompt_processing.preload.preloader import Preloader
 from prompt_processing.repository.central import open_central
 from prompt_processing.runtime.fork_server import preload
 from prompt_processing.storage import database, object_store
+from prompt_processing.worker.effects import list_effects
 from prompt_processing.worker.engine import Engine
 from prompt_processing.worker.pixels import ButlerPixels
-from prompt_processing.worker.process import Stores, VisitProcessor
+from prompt_processing.worker.process import VisitProcessor
+from prompt_processing.worker.report import Reporter
 from prompt_processing.worker.supervisor import Slot, Supervisor
 from prompt_processing.worker.sweep import sweep
 from prompt_processing.worker.wait import ImageWaiter
@@ -76,6 +78,11 @@ class Factory:
         return DecisionStore(object_store.root(self.settings.repository.decisions))
 
     @cached_property
+    def metrics(self) -> FolderMetrics:
+        """Metrics."""
+        return FolderMetrics(object_store.root(self.settings.repository.metrics))
+
+    @cached_property
     def arrivals(self) -> Arrivals:
         """Arrival pointers of the landing store."""
         return Arrivals(self.incoming, object_store.root(self.settings.repository.arrivals), self._clock)
@@ -115,12 +122,10 @@ class Factory:
             overrides=open_overrides(self._repo),
             padding=settings.worker.padding_arcsec,
         )
-        stores = Stores(
-            ledger=self.ledger,
-            decisions=self.decisions,
+        effects = list_effects(
             apdb=apdb,
             alerts=AlertArchive(object_store.root(places.alerts)),
-            metrics=FolderMetrics(object_store.root(places.metrics)),
+            metrics=self.metrics,
             products=ButlerProducts(self.central, self.work),
         )
         waiter = ImageWaiter(
@@ -134,7 +139,10 @@ class Factory:
         return VisitProcessor(
             pixels=ButlerPixels(preloader, self.incoming, self.work, settings.worker),
             waiter=waiter,
-            stores=stores,
+            ledger=self.ledger,
+            decisions=self.decisions,
+            apdb=apdb,
+            effects=effects,
             clock=self._clock,
             settings=settings.worker,
         )
@@ -171,6 +179,7 @@ class Factory:
             runner=engine,
             owner=owner,
             settings=settings,
+            reporter=Reporter(self.metrics, self.ledger, self._clock),
             instruments=self.settings.instruments.served,
         )
         return Slot(worker, engine)

@@ -21,6 +21,7 @@ from prompt_processing.ledger.tables import (
     ATTEMPTS,
     DETECTOR_VISITS,
     OUTCOMES,
+    PENDING_EFFECTS,
     STAGE_TIMES,
     STEPS,
     VISITS,
@@ -123,8 +124,16 @@ def new_claim(connection: Connection, row: RowMapping, owner: str, message_id: s
     if attempt == 1:
         return Claim(visit, attempt, token, owner, message_id)
     steps = connection.scalars(select(STEPS.c.step).where(STEPS.c.detector_visit_id == row["id"]))
+    left = select(PENDING_EFFECTS.c.effect).where(PENDING_EFFECTS.c.detector_visit_id == row["id"])
     return Claim(
-        visit, attempt, token, owner, message_id, frozenset(steps), _count_crashes(connection, row["id"])
+        visit=visit,
+        attempt=attempt,
+        token=token,
+        owner=owner,
+        message_id=message_id,
+        steps=frozenset(steps),
+        pending=frozenset(connection.scalars(left)),
+        crashes=_count_crashes(connection, row["id"]),
     )
 
 
@@ -161,7 +170,9 @@ def matches_claim(claim: Claim) -> ColumnElement[bool]:
 def store_times(connection: Connection, row: RowMapping, times: StageTimes) -> None:
     """Store the stage times of the attempt that a locked row is at, in place of those stored before."""
     key = _attempt_key(row)
-    connection.execute(ATTEMPTS.update().where(matches(ATTEMPTS.c, key)).values(latency=times.latency))
+    # A relay may have sent the alerts meanwhile, and knows the latency.
+    latency = func.coalesce(times.latency, ATTEMPTS.c.latency)
+    connection.execute(ATTEMPTS.update().where(matches(ATTEMPTS.c, key)).values(latency=latency))
     connection.execute(STAGE_TIMES.delete().where(matches(STAGE_TIMES.c, key)))
     rows = [
         {**key, "position": position, "stage": stage, "seconds": seconds}

@@ -3,7 +3,7 @@
 import threading
 import time
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
@@ -14,8 +14,11 @@ from prompt_processing.domain.visit import DetectorVisit, DetectorVisitKey
 from prompt_processing.ledger.port import (
     DEFAULT_LEASE,
     REOPENED_BY_IMAGE,
+    REPORT,
+    REPORT_DELAY,
     ArrivalRecord,
     AttemptRecord,
+    Backlog,
     Busy,
     Claim,
     DecisionSummary,
@@ -23,6 +26,7 @@ from prompt_processing.ledger.port import (
     Done,
     NightSummary,
     Page,
+    PendingEffect,
 )
 
 
@@ -39,9 +43,24 @@ class _Entry:
     steps: dict[str, None] = field(default_factory=dict)
     """Completed steps, in order."""
     decision: DecisionSummary | None = None
+    pending: "dict[str, _Pending]" = field(default_factory=dict)
+    """What is left to the relay, by effect."""
     current: Outcome | None = None
     history: list[Outcome] = field(default_factory=list)
     attempts: list[AttemptRecord] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Pending:
+    """An effect that is left to the relay."""
+
+    effect: PendingEffect
+    due_at: float
+    lease_until: float = 0.0
+
+    def seen(self, now: float) -> PendingEffect:
+        """Return it as it is now."""
+        return replace(self.effect, due_in=self.due_at - now)
 
 
 class MemoryLedger:
@@ -80,6 +99,7 @@ class MemoryLedger:
                 owner=owner,
                 message_id=delivery.message_id,
                 steps=frozenset(entry.steps),
+                pending=frozenset(entry.pending),
                 crashes=_count_crashes(entry),
             )
             entry.lease_until = now + lease
@@ -103,12 +123,18 @@ class MemoryLedger:
             entry.steps.setdefault(step)
             entry.decision = decision or entry.decision
 
+    def record_pending(self, claim: Claim, effect: str, *, error: str, payload: str = "") -> None:
+        """Leave an effect to the relay; see the port."""
+        with self._lock:
+            entry = self._held(claim)
+            entry.pending.setdefault(effect, self._left(claim, effect, error, payload))
+
     def record_times(self, claim: Claim, times: StageTimes) -> None:
         """Store the stage times of an attempt; see the port."""
         with self._lock:
             _store_times(self._held(claim), times)
 
-    def record_outcome(self, claim: Claim, outcome: Outcome) -> None:
+    def record_outcome(self, claim: Claim, outcome: Outcome, *, report: str = "") -> None:
         """Store the outcome and end the claim; see the port."""
         with self._lock:
             entry = self._entries.get(claim.visit)
@@ -123,7 +149,57 @@ class MemoryLedger:
             entry.current = outcome
             entry.history.append(outcome)
             entry.attempts[-1] = replace(entry.attempts[-1], outcome=outcome)
+            if report:
+                entry.pending[REPORT] = self._left(claim, REPORT, "", report, REPORT_DELAY)
             self._close(entry)
+
+    def pending(self, *, limit: int | None = None) -> list[PendingEffect]:
+        """Return what is pending; see the port."""
+        with self._lock:
+            return [left.seen(self._now()) for left in self._all_pending()[:limit]]
+
+    def backlog(self) -> dict[str, Backlog]:
+        """Return how much is pending; see the port."""
+        with self._lock:
+            ages = defaultdict(list)
+            for left in self._all_pending():
+                ages[left.effect.effect].append(self._now() - left.effect.since)
+            return {effect: Backlog(len(found), max(found)) for effect, found in sorted(ages.items())}
+
+    def take_pending(self, *, lease: float, only: PendingEffect | None = None) -> PendingEffect | None:
+        """Take a pending effect; see the port."""
+        with self._lock:
+            now = self._now()
+            for left in self._all_pending():
+                wanted = left.due_at <= now if only is None else _is_same(left.effect, only)
+                if wanted and left.lease_until <= now:
+                    left.effect = replace(left.effect, tries=left.effect.tries + 1)
+                    left.lease_until = now + lease
+                    return left.seen(now)
+            return None
+
+    def settle(self, effect: PendingEffect, *, latency: float | None = None) -> None:
+        """Note that a pending effect is done; see the port."""
+        with self._lock:
+            entry = self._entries[effect.visit]
+            if effect.effect != REPORT:
+                entry.steps.setdefault(effect.effect)
+            for index, attempt in enumerate(entry.attempts):
+                if attempt.attempt >= effect.attempt and attempt.times.latency is None:
+                    entry.attempts[index] = replace(attempt, times=replace(attempt.times, latency=latency))
+            standing = entry.pending.get(effect.effect)
+            # A report of a later outcome may stand here by now.
+            if standing is not None and _is_same(standing.effect, effect):
+                del entry.pending[effect.effect]
+
+    def postpone(self, effect: PendingEffect, error: str, *, delay: float) -> None:
+        """Give a pending effect back; see the port."""
+        with self._lock:
+            left = self._entries[effect.visit].pending.get(effect.effect)
+            if left is None or not _is_same(left.effect, effect) or left.effect.tries != effect.tries:
+                return
+            left.effect = replace(left.effect, error=error)
+            left.due_at, left.lease_until = self._now() + delay, 0.0
 
     def release(self, claim: Claim, error: PromptError, times: StageTimes) -> None:
         """Give a claim back; see the port."""
@@ -240,6 +316,16 @@ class MemoryLedger:
             found = [record for record in self._arrivals.values() if visit in {None, record.visit}]
             return [record for record in found if not (without_visit and record.visit in self._entries)]
 
+    def _left(self, claim: Claim, effect: str, error: str, payload: str, delay: float = 0.0) -> _Pending:
+        now = self._now()
+        left = PendingEffect(claim.visit, effect, claim.attempt, payload, error, now, tries=0, due_in=delay)
+        return _Pending(left, now + delay)
+
+    def _all_pending(self) -> list[_Pending]:
+        """Return what is left to the relay, the oldest first."""
+        found = [left for entry in self._entries.values() for left in entry.pending.values()]
+        return sorted(found, key=lambda left: left.effect.since)
+
     def _held(self, claim: Claim) -> _Entry:
         entry = self._entries.get(claim.visit)
         if entry is None or entry.claim is None or entry.claim.token != claim.token:
@@ -260,14 +346,21 @@ class MemoryLedger:
             outcome=entry.current,
             attempts=tuple(entry.attempts),
             steps=tuple(entry.steps),
+            pending=tuple(entry.pending),
             cancelled=(entry.visit.instrument, entry.visit.groupId) in self._cancelled,
             working=entry.claim.owner if entry.claim is not None and alive else None,
             decision=entry.decision,
         )
 
 
+def _is_same(one: PendingEffect, other: PendingEffect) -> bool:
+    return (one.visit, one.effect, one.attempt) == (other.visit, other.effect, other.attempt)
+
+
 def _store_times(entry: _Entry, times: StageTimes) -> None:
-    kept = StageTimes(dict(times.seconds), times.latency)
+    # A relay may have sent the alerts meanwhile, and knows the latency.
+    latency = entry.attempts[-1].times.latency if times.latency is None else times.latency
+    kept = StageTimes(dict(times.seconds), latency)
     entry.attempts[-1] = replace(entry.attempts[-1], times=kept)
 
 

@@ -17,6 +17,12 @@ from prompt_processing.domain.visit import DetectorVisit, DetectorVisitKey
 DEFAULT_LEASE: Final = 60.0
 """How long a claim is respected without a sign of life [s]."""
 
+REPORT: Final = "report"
+"""Pending effect that belongs to an outcome without a decision: its metrics. It is no step of the visit."""
+
+REPORT_DELAY: Final = 60.0
+"""Time that who records an outcome has to send its metrics, before a relay does [s]."""
+
 REOPENED_BY_IMAGE: Final = frozenset({"no-image", "cancelled"})
 """Reasons of skipped visits that are taken up again when their image comes after all."""
 
@@ -34,6 +40,8 @@ class Claim:
     message_id: str
     steps: frozenset[str] = frozenset()
     """Steps that earlier attempts have completed."""
+    pending: frozenset[str] = frozenset()
+    """Effects that an earlier attempt left to the relay."""
     crashes: int = 0
     """How many earlier attempts ended without saying why, or with an `EngineLostError`."""
 
@@ -95,6 +103,8 @@ class DetectorVisitRecord:
     """All attempts, oldest first."""
     steps: tuple[str, ...] = ()
     """Steps that are completed, in order."""
+    pending: tuple[str, ...] = ()
+    """Effects that are left to the relay and not done yet."""
     cancelled: bool = False
     """Whether the group was cancelled."""
     working: str | None = None
@@ -136,6 +146,35 @@ class ArrivalRecord:
 
     visit: DetectorVisitKey
     pointer: ArrivalPointer
+
+
+@dataclass(frozen=True, slots=True)
+class PendingEffect:
+    """An effect of a detector-visit that is still to be done, by a relay."""
+
+    visit: DetectorVisitKey
+    effect: str
+    attempt: int
+    """Attempt that left it."""
+    payload: str
+    """What is to be sent, if that is not in the decision."""
+    error: str
+    """Why it was not possible the last time."""
+    since: float
+    """When it became pending [UNIX s]."""
+    tries: int
+    """How often a relay has taken it."""
+    due_in: float
+    """Time until a relay takes it by itself [s]; not positive if it is due."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """How much is pending of one effect."""
+
+    count: int
+    oldest: float
+    """Age of the oldest [s]."""
 
 
 class Ledger(Protocol):
@@ -202,8 +241,19 @@ class Ledger(Protocol):
         """
         ...
 
-    def record_times(self, claim: Claim, times: StageTimes) -> None:
-        """Store the stage times of an attempt, in place of those stored before.
+    def record_pending(self, claim: Claim, effect: str, *, error: str, payload: str = "") -> None:
+        """Leave an effect to the relay; it is due at once. Leaving it again changes nothing.
+
+        Parameters
+        ----------
+        claim
+            The claim.
+        effect
+            Name of the effect.
+        error
+            Why it was not possible.
+        payload
+            What is to be sent, if that is not in the decision.
 
         Raises
         ------
@@ -212,8 +262,30 @@ class Ledger(Protocol):
         """
         ...
 
-    def record_outcome(self, claim: Claim, outcome: Outcome) -> None:
+    def record_times(self, claim: Claim, times: StageTimes) -> None:
+        """Store the stage times of an attempt, in place of those stored before.
+
+        A latency that a relay has stored is not replaced by none.
+
+        Raises
+        ------
+        StaleClaimError
+            If the claim does not hold any more.
+        """
+        ...
+
+    def record_outcome(self, claim: Claim, outcome: Outcome, *, report: str = "") -> None:
         """Store the outcome and end the claim. Recording the same outcome again changes nothing.
+
+        Parameters
+        ----------
+        claim
+            The claim.
+        outcome
+            How it ended.
+        report
+            Metrics of the outcome, to be sent when it is stored: they become the pending effect `REPORT` in
+            the same transaction, in place of an older one. The caller has `REPORT_DELAY` to send them itself.
 
         Raises
         ------
@@ -223,6 +295,64 @@ class Ledger(Protocol):
             If the visit is skipped for a reason of `REOPENED_BY_IMAGE` and an arrival is noted for it, in the
             same transaction: an image that comes at the last moment is seen either here or by whoever notes
             its arrival.
+        """
+        ...
+
+    def pending(self, *, limit: int | None = None) -> list[PendingEffect]:
+        """Return what is pending, the oldest first, whether it is due or not.
+
+        Parameters
+        ----------
+        limit
+            Most that are returned; all if `None`.
+        """
+        ...
+
+    def backlog(self) -> Mapping[str, Backlog]:
+        """Return how much is pending, by effect."""
+        ...
+
+    def take_pending(self, *, lease: float, only: PendingEffect | None = None) -> PendingEffect | None:
+        """Take the oldest pending effect that is due, so that no other relay does for a time.
+
+        Parameters
+        ----------
+        lease
+            For how long nobody else gets it [s].
+        only
+            Take this one and no other, also before it is due.
+
+        Returns
+        -------
+        pending
+            `None` if there is none, or another relay has it.
+        """
+        ...
+
+    def settle(self, effect: PendingEffect, *, latency: float | None = None) -> None:
+        """Note that a pending effect is done; noting it again changes nothing.
+
+        Parameters
+        ----------
+        effect
+            The effect.
+        latency
+            From shutter close to the alerts being out [s]: stored with the attempt that left the effect and
+            all later ones, as far as they have none.
+        """
+        ...
+
+    def postpone(self, effect: PendingEffect, error: str, *, delay: float) -> None:
+        """Give a pending effect back that was not possible; nothing happens if another relay has taken it.
+
+        Parameters
+        ----------
+        effect
+            The effect.
+        error
+            Why it was not possible.
+        delay
+            Time until it is due again [s].
         """
         ...
 

@@ -17,6 +17,7 @@ from prompt_processing.ledger.tables import (
     ATTEMPTS,
     DETECTOR_VISITS,
     OUTCOMES,
+    PENDING_EFFECTS,
     STAGE_TIMES,
     STEPS,
     VISITS,
@@ -135,6 +136,7 @@ class _Parts:
     attempts: dict[Any, list[RowMapping]]
     outcomes: dict[Any, list[RowMapping]]
     steps: dict[Any, list[RowMapping]]
+    pending: dict[Any, list[RowMapping]]
     stages: dict[Any, list[RowMapping]]
     """By number and attempt."""
 
@@ -150,6 +152,7 @@ class _Parts:
             attempts=_by(rows_of(ATTEMPTS, ATTEMPTS.c.attempt), _visit_id),
             outcomes=_by(rows_of(OUTCOMES, OUTCOMES.c.id), _visit_id),
             steps=_by(rows_of(STEPS, STEPS.c.id), _visit_id),
+            pending=_by(rows_of(PENDING_EFFECTS, PENDING_EFFECTS.c.id), _visit_id),
             stages=_by(rows_of(STAGE_TIMES, STAGE_TIMES.c.position), _attempt_id),
         )
 
@@ -166,6 +169,7 @@ class _Parts:
                 for attempt in self.attempts[row["id"]]
             ),
             steps=tuple(step["step"] for step in self.steps[row["id"]]),
+            pending=tuple(left["effect"] for left in self.pending[row["id"]]),
             cancelled=bool(row["cancelled"]),
             working=row["owner"] if row["alive"] else None,
             decision=None if row["n_alerts"] is None else DecisionSummary(row["visit_id"], row["n_alerts"]),

@@ -16,7 +16,7 @@ from prompt_processing.ledger.tables import DETECTOR_VISITS
 from prompt_processing.storage import database
 
 VERSION_TABLE: Final = "ledger_version"
-VERSIONS: Final = ("0001", "0002", "0003")
+VERSIONS: Final = ("0001", "0002", "0003", "0004")
 """Every version, oldest first; the last one is that of `tables`."""
 _UNNUMBERED: Final = VERSIONS[0]
 """The version of tables that were made before versions were kept."""

@@ -6,10 +6,12 @@ from prompt_processing.domain.errors import ImageArrivedError, PromptError, Stal
 from prompt_processing.domain.outcome import Delivery, Outcome, StageTimes
 from prompt_processing.domain.raws import ArrivalPointer
 from prompt_processing.domain.visit import DetectorVisit, DetectorVisitKey
-from prompt_processing.ledger import claims, nights, reading, schema
+from prompt_processing.ledger import claims, nights, pending, reading, schema
 from prompt_processing.ledger.port import (
     DEFAULT_LEASE,
+    REPORT_DELAY,
     ArrivalRecord,
+    Backlog,
     Busy,
     Claim,
     DecisionSummary,
@@ -17,6 +19,7 @@ from prompt_processing.ledger.port import (
     Done,
     NightSummary,
     Page,
+    PendingEffect,
 )
 from prompt_processing.ledger.tables import ARRIVALS, DETECTOR_VISITS, STEPS, VISITS
 from prompt_processing.storage import database
@@ -85,12 +88,17 @@ class SqlLedger:
             if decision is not None:
                 claims.store_decision(connection, claim, decision)
 
+    def record_pending(self, claim: Claim, effect: str, *, error: str, payload: str = "") -> None:
+        """Leave an effect to the relay; see the port."""
+        with database.writing(self._engine, "ledger: pending effect") as connection:
+            pending.add(connection, claims.held(connection, claim), effect, error, payload)
+
     def record_times(self, claim: Claim, times: StageTimes) -> None:
         """Store the stage times of an attempt; see the port."""
         with database.writing(self._engine, "ledger: stage times") as connection:
             claims.store_times(connection, claims.held(connection, claim), times)
 
-    def record_outcome(self, claim: Claim, outcome: Outcome) -> None:
+    def record_outcome(self, claim: Claim, outcome: Outcome, *, report: str = "") -> None:
         """Store the outcome and end the claim; see the port."""
         with database.writing(self._engine, "ledger: outcome") as connection:
             row = claims.lock(connection, claim.visit)
@@ -102,7 +110,34 @@ class SqlLedger:
             if claims.waits_for_image(outcome) and claims.has_arrival(connection, claim.visit):
                 raise ImageArrivedError(f"an image of {claim.visit} came while it was given up: {outcome}")
             claims.store_outcome(connection, row, outcome)
+            if report:
+                pending.put_report(connection, row, report, REPORT_DELAY)
             claims.close_claim(connection, row)
+
+    def pending(self, *, limit: int | None = None) -> list[PendingEffect]:
+        """Return what is pending; see the port."""
+        with database.reading(self._engine, "ledger: pending effects") as connection:
+            return pending.listing(connection, limit)
+
+    def backlog(self) -> dict[str, Backlog]:
+        """Return how much is pending; see the port."""
+        with database.reading(self._engine, "ledger: pending effects") as connection:
+            return pending.backlog(connection)
+
+    def take_pending(self, *, lease: float, only: PendingEffect | None = None) -> PendingEffect | None:
+        """Take a pending effect; see the port."""
+        with database.writing(self._engine, "ledger: take a pending effect") as connection:
+            return pending.take(connection, lease, only)
+
+    def settle(self, effect: PendingEffect, *, latency: float | None = None) -> None:
+        """Note that a pending effect is done; see the port."""
+        with database.writing(self._engine, "ledger: settle") as connection:
+            pending.settle(connection, effect, latency)
+
+    def postpone(self, effect: PendingEffect, error: str, *, delay: float) -> None:
+        """Give a pending effect back; see the port."""
+        with database.writing(self._engine, "ledger: postpone") as connection:
+            pending.postpone(connection, effect, error, delay)
 
     def release(self, claim: Claim, error: PromptError, times: StageTimes) -> None:
         """Give a claim back; see the port."""

@@ -136,6 +136,27 @@ Index(
     postgresql_where=OUTCOMES.c.current.is_(True),
 )
 
+PENDING_EFFECTS: Final = Table(
+    "pending_effects",
+    METADATA,
+    Column("id", _Id, primary_key=True, autoincrement=True),
+    Column("detector_visit_id", _Id, nullable=False),
+    Column("effect", String(64), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("payload", Text, nullable=False),
+    Column("error", Text, nullable=False),
+    Column("since", Float(53), nullable=False),
+    # How often a relay has taken it: also the proof that the last one to take it is this one.
+    Column("tries", Integer, nullable=False),
+    Column("due_at", Float(53), nullable=False),
+    Column("lease_until", Float(53), nullable=False),
+    UniqueConstraint("detector_visit_id", "effect"),
+    ForeignKeyConstraint(
+        ["detector_visit_id", "attempt"], ["attempts.detector_visit_id", "attempts.attempt"]
+    ),
+    Index("pending_effects_due", "due_at"),
+)
+
 ARRIVALS: Final = Table(
     "arrivals",
     METADATA,

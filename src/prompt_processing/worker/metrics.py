@@ -8,8 +8,10 @@ from astropy.time import Time
 from prompt_processing.delivery.decision import Decision
 from prompt_processing.delivery.metrics import Measurement, VisitMetrics
 from prompt_processing.domain.clock import utc_seconds
-from prompt_processing.domain.outcome import Stopwatch
+from prompt_processing.domain.outcome import Outcome, StageTimes, Stopwatch
+from prompt_processing.domain.visit import DetectorVisit
 from prompt_processing.execution.run import Outputs
+from prompt_processing.selection.rules import observing_day
 
 SUMMARIES: Final = ("preliminary_visit_summary", "difference_image_metrics")
 """Outputs of tasks that hold figures: dictionaries of name and value."""
@@ -45,7 +47,7 @@ def visit_metrics(
         for key, value in (outputs.get(name) or {}).items()
         if isinstance(value, int | float)
     ]
-    found += [Measurement(f"stage_times.{stage}", seconds, "s") for stage, seconds in times.seconds.items()]
+    found += _stage_times(times)
     found.append(Measurement("alerts.n_alerts", len(decision.packets)))
     if times.latency is not None:
         found.append(Measurement("alerts.time_since_shutter_close", times.latency, "s"))
@@ -63,3 +65,42 @@ def visit_metrics(
         timestamp=utc_seconds(now),
         measurements=tuple(found),
     )
+
+
+def outcome_metrics(visit: DetectorVisit, outcome: Outcome, times: StageTimes, now: Time) -> VisitMetrics:
+    """Collect the metrics of a detector-visit that was skipped or has failed.
+
+    Parameters
+    ----------
+    visit
+        The unit of work.
+    outcome
+        How it ended.
+    times
+        Stage times, and the time from shutter close to the end.
+    now
+        Time of the end.
+    """
+    found = _stage_times(times)
+    if times.latency is not None:
+        found.append(Measurement("outcome.time_since_shutter_close", times.latency, "s"))
+    return VisitMetrics(
+        instrument=visit.instrument,
+        detector=visit.detector,
+        visit=None,
+        exposure=None,
+        group=visit.groupId,
+        day_obs=int(f"{observing_day(visit):%Y%m%d}"),
+        band=None,
+        physical_filter=visit.filters or None,
+        run=None,
+        version=version("prompt-processing"),
+        timestamp=utc_seconds(now),
+        measurements=tuple(found),
+        status=str(outcome.status),
+        reason=outcome.reason or "",
+    )
+
+
+def _stage_times(times: StageTimes) -> list[Measurement]:
+    return [Measurement(f"stage_times.{stage}", seconds, "s") for stage, seconds in times.seconds.items()]

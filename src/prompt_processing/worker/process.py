@@ -1,15 +1,16 @@
 """What happens to one detector-visit, in order: from the message to the outcome.
 
 preload -> wait for the images -> run the pipeline -> decide -> APDB -> alerts -> metrics -> products.
+(The effects behind the decision are listed in `prompt_processing.worker.effects`.)
 
 Everything before the decision changes nothing in the world; everything after it repeats what was decided.
 Each effect is safe to repeat, is done only while the claim holds, and is noted in the ledger when it is
 complete: an attempt that ends anywhere, also between an effect and its note, is taken up by the next one.
+An effect that is not required and fails is noted as pending: the relay makes up for it, and the visit ends.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Final
 
 import structlog
@@ -17,33 +18,20 @@ import structlog
 from prompt_processing.apdb.port import Apdb
 from prompt_processing.config import WorkerSettings
 from prompt_processing.delivery.decision import Decision
-from prompt_processing.delivery.port import AlertSink, Decisions, MetricsSink, ProductSink
-from prompt_processing.domain.clock import Clock, from_mjd_tai, seconds_between
+from prompt_processing.delivery.port import Decisions
+from prompt_processing.domain.clock import Clock, seconds_between
 from prompt_processing.domain.errors import ConflictError, EventError, PermanentError, StoreError
-from prompt_processing.domain.outcome import Outcome, Stopwatch
+from prompt_processing.domain.outcome import Outcome, Status, Stopwatch
 from prompt_processing.domain.visit import DetectorVisit
 from prompt_processing.ledger.port import Claim, DecisionSummary, Ledger
+from prompt_processing.worker.effects import ALERTS, Effect, Work, carry_out
 from prompt_processing.worker.pixels import Pixels, Prepared
 from prompt_processing.worker.wait import Images, ImageWaiter
 
 _LOG: Final = structlog.get_logger(__name__)
 
-STEPS: Final = ("decision", "apdb", "alerts", "metrics", "products")
-"""Effects of a detector-visit, in their order, under the names by which the ledger notes them."""
 PATIENCE: Final = 2.0
 """Time between two attempts to preload while a store does not answer [s]."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stores:
-    """Everything that a detector-visit changes in the world, in the order in which it does."""
-
-    ledger: Ledger
-    decisions: Decisions
-    apdb: Apdb
-    alerts: AlertSink
-    metrics: MetricsSink
-    products: ProductSink
 
 
 class VisitProcessor:
@@ -55,8 +43,14 @@ class VisitProcessor:
         Preloads and processes.
     waiter
         Waits for images.
-    stores
-        What is changed.
+    ledger
+        Where claims are checked, and completed steps noted.
+    decisions
+        Where decisions are stored.
+    apdb
+        Tells whether a visit has rows already.
+    effects
+        What a decision brings about, in this order.
     clock
         Clock of the night.
     settings
@@ -64,11 +58,23 @@ class VisitProcessor:
     """
 
     def __init__(
-        self, *, pixels: Pixels, waiter: ImageWaiter, stores: Stores, clock: Clock, settings: WorkerSettings
+        self,
+        *,
+        pixels: Pixels,
+        waiter: ImageWaiter,
+        ledger: Ledger,
+        decisions: Decisions,
+        apdb: Apdb,
+        effects: Sequence[Effect],
+        clock: Clock,
+        settings: WorkerSettings,
     ) -> None:
         self._pixels = pixels
         self._waiter = waiter
-        self._stores = stores
+        self._ledger = ledger
+        self._decisions = decisions
+        self._apdb = apdb
+        self._effects = effects
         self._clock = clock
         self._settings = settings
 
@@ -94,14 +100,18 @@ class VisitProcessor:
         PromptError
             If it cannot be processed: now (a `RetriableError`) or ever (a `PermanentError`).
         """
+        alerts_pending = False
         try:
-            return self._run(visit, claim, watch)
+            outcome = self._run(visit, claim, watch)
+            # Alerts that are still to be sent have no latency yet: the relay will know it.
+            alerts_pending = outcome.status is Status.PROCESSED and ALERTS not in claim.steps
+            return outcome
         finally:
-            if watch.latency is None:
+            if watch.latency is None and not alerts_pending:
                 watch.latency = seconds_between(visit.predicted_shutter_close, self._clock.now())
 
     def _run(self, visit: DetectorVisit, claim: Claim, watch: Stopwatch) -> Outcome:
-        decision = self._stores.decisions.find(visit)
+        decision = self._decisions.find(visit)
         if decision is not None:
             return self._resume(visit, decision, claim, watch)
         self._check_start(visit)
@@ -120,22 +130,26 @@ class VisitProcessor:
             with _naming(keys):
                 prepared.process(keys, watch)
                 decision = self._decide(prepared, images, claim, watch)
-                self._publish(decision, claim, watch)
-                self._finish(prepared, decision, claim, watch)
+                self._carry_out(Work(decision, lambda: prepared, watch, self._clock), claim, watch)
         return Outcome.processed(*decision.info.flags)
 
     def _resume(self, visit: DetectorVisit, decision: Decision, claim: Claim, watch: Stopwatch) -> Outcome:
-        """Do what is left to do of a decision; pixels are computed again only if products are missing."""
+        """Do what is left to do of a decision; pixels are computed again only if an effect asks for them."""
         if "decision" not in claim.steps:
             self._note(decision, claim)
-        self._publish(decision, claim, watch)
-        if "products" not in claim.steps:
-            prepared = self._prepare(visit, watch, decision)
-            if isinstance(prepared, Outcome):
-                raise ConflictError(f"there is a decision on group {visit.groupId}, but now it is {prepared}")
-            with prepared, _naming(decision.info.raws):
+        with ExitStack() as stack, _naming(decision.info.raws):
+
+            def pixels() -> Prepared:
+                prepared = self._prepare(visit, watch, decision)
+                if isinstance(prepared, Outcome):
+                    raise ConflictError(
+                        f"there is a decision on group {visit.groupId}, but now it is {prepared}"
+                    )
+                stack.enter_context(prepared)
                 prepared.process(decision.info.raws, watch)
-                self._finish(prepared, decision, claim, watch)
+                return prepared
+
+            self._carry_out(Work(decision, pixels, watch, self._clock), claim, watch)
         return Outcome.processed(*decision.info.flags)
 
     def _check_start(self, visit: DetectorVisit) -> None:
@@ -168,60 +182,34 @@ class VisitProcessor:
         """Make the decision, and return the one that stands: this one, or one that came before."""
         with watch.stage("decide"):
             made = prepared.decide(claim.attempt, images.flags, self._clock.now())
-            self._stores.ledger.check(claim)
+            self._ledger.check(claim)
             # A visit's rows are never there before its decision: these are of something else.
-            if self._stores.apdb.contains(made.info.visit, made.info.detector):
+            if self._apdb.contains(made.info.visit, made.info.detector):
                 raise ConflictError(
                     f"the APDB has rows of visit {made.info.visit}, detector {made.info.detector}, that no "
                     f"decision on group {made.info.group} has made"
                 )
-            decision = self._stores.decisions.store(made)
+            decision = self._decisions.store(made)
             self._note(decision, claim)
         return decision
 
     def _note(self, decision: Decision, claim: Claim) -> None:
         """Note in the ledger that there is a decision, with what lists show of it."""
         made = DecisionSummary(decision.info.visit, len(decision.packets))
-        self._stores.ledger.record_step(claim, "decision", made)
+        self._ledger.record_step(claim, "decision", made)
 
-    def _publish(self, decision: Decision, claim: Claim, watch: Stopwatch) -> None:
-        """Store the rows and send the alerts of a decision, and note the latency since the shutter closed."""
-        if "apdb" not in claim.steps:
-            with self._effect("apdb", claim, watch):
-                self._stores.apdb.store(
-                    decision.info.midpoint_mjd_tai,
-                    decision.dia_object,
-                    decision.dia_source,
-                    decision.dia_forced_source,
-                )
-        if "alerts" not in claim.steps:
-            with self._effect("alerts", claim, watch):
-                self._stores.alerts.send(decision.packets)
-            close = from_mjd_tai(decision.info.shutter_close_mjd_tai)
-            watch.latency = seconds_between(close, self._clock.now())
-
-    def _finish(self, prepared: Prepared, decision: Decision, claim: Claim, watch: Stopwatch) -> None:
-        """Send the metrics and store the products."""
-        if "metrics" not in claim.steps:
-            with self._effect("metrics", claim, watch):
-                self._send_metrics(prepared, decision, watch)
-        with self._effect("products", claim, watch):
-            self._stores.products.store(prepared.products(decision))
-
-    def _send_metrics(self, prepared: Prepared, decision: Decision, watch: Stopwatch) -> None:
-        """Send metrics; whatever goes wrong is logged and harms nothing else."""
-        try:
-            self._stores.metrics.send(prepared.metrics(decision, watch, self._clock.now()))
-        except Exception:  # noqa: BLE001 (metrics never hurt processing)
-            _LOG.exception("metrics not sent", visit=decision.info.visit)
-
-    @contextmanager
-    def _effect(self, step: str, claim: Claim, watch: Stopwatch) -> Iterator[None]:
-        """Do one effect: with a claim that holds, and noted when it is complete."""
-        with watch.stage(step):
-            self._stores.ledger.check(claim)
-            yield
-            self._stores.ledger.record_step(claim, step)
+    def _carry_out(self, work: Work, claim: Claim, watch: Stopwatch) -> None:
+        """Do the effects of a decision, in their order, as far as earlier attempts have not done them."""
+        for effect in self._effects:
+            if effect.name in claim.steps | claim.pending:
+                continue
+            with watch.stage(effect.name):
+                self._ledger.check(claim)
+                error = carry_out(effect, work)
+                if error is None:
+                    self._ledger.record_step(claim, effect.name)
+                else:
+                    self._ledger.record_pending(claim, effect.name, error=error, payload=effect.payload(work))
 
 
 @contextmanager

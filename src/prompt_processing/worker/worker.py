@@ -20,6 +20,7 @@ from prompt_processing.domain.outcome import Delivery, Disposition, Outcome, Sto
 from prompt_processing.domain.visit import CancelVisit, DetectorVisit, WarmUp, parse_message
 from prompt_processing.instruments.fan_out import check_camera
 from prompt_processing.ledger.port import Busy, Claim, Done, Ledger
+from prompt_processing.worker.report import Reporter
 
 _LOG: Final = structlog.get_logger(__name__)
 
@@ -45,6 +46,8 @@ class Worker:
         Name of this worker, unique among those that run now.
     settings
         Lease of a claim, and when a visit is given up.
+    reporter
+        Sends the metrics of what was skipped or has failed; without one there are none.
     instruments
         Whose messages are taken; those of every known instrument if there is none. A subscription has a
         filter for that, but not every queue does.
@@ -57,9 +60,11 @@ class Worker:
         runner: Runner,
         owner: str,
         settings: WorkerSettings,
+        reporter: Reporter | None = None,
         instruments: Collection[str] = (),
     ) -> None:
         self._instruments = instruments
+        self._reporter = reporter
         self._ledger = ledger
         self._runner = runner
         self._owner = owner
@@ -124,7 +129,8 @@ class Worker:
         try:
             outcome = self._outcome(visit, claim, watch)
             self._ledger.record_times(claim, watch.times())
-            self._ledger.record_outcome(claim, outcome)
+            report = self._reporter.make(visit, outcome, watch.times()) if self._reporter is not None else ""
+            self._ledger.record_outcome(claim, outcome, report=report)
         except RetriableError as error:
             drained = isinstance(error, DrainedError)
             _LOG.log(
@@ -135,6 +141,8 @@ class Worker:
             self._ledger.release(claim, error, watch.times())
             return Disposition.RETRY
         _LOG.info("visit finished", outcome=str(outcome), detail=outcome.detail)
+        if self._reporter is not None and report:
+            self._reporter.send(claim, report)
         return Disposition.ACK
 
     def _outcome(self, visit: DetectorVisit, claim: Claim, watch: Stopwatch) -> Outcome:
