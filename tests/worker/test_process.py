@@ -69,7 +69,7 @@ def test_a_late_image_is_processed_and_flagged(world, noted):
     while world.work("w") is not None:
         pass
     assert outcome(world) == Outcome.processed("late")
-    history = world.ledger.history(world.visit(0))
+    history = world.ledger.history(world.visit(0).key)
     assert [str(item) for item in history] == ["skipped:no-image", "processed (late)"]
 
 
@@ -185,7 +185,7 @@ def test_a_second_message_of_a_visit_does_nothing(world):
     world.put_image(0)
     world.work("w1")
     assert world.work("w2") is Disposition.ACK
-    assert len(world.ledger.find(world.visit(0)).attempts) == 1
+    assert len(world.ledger.find(world.visit(0).key).attempts) == 1
 
 
 def test_rows_that_no_decision_made_stop_the_visit_before_it_changes_anything(world):
@@ -250,7 +250,7 @@ def test_wherever_a_worker_dies_or_a_store_fails_the_visit_ends_as_if_nothing_ha
         assert list(world.products.written) == [("LATISS", "group#0", 0)], name
         assert len(world.metrics.metrics) == 1, name
         assert world.ledger.pending() == [], name
-        assert len(world.ledger.history(world.visit(0))) == 1, name
+        assert len(world.ledger.history(world.visit(0).key)) == 1, name
 
 
 def stop_everywhere(folder, **options):
@@ -263,15 +263,15 @@ def stop_everywhere(folder, **options):
         first = Paused(world, number, "first")
         world.advance(61.0)
         run_to_the_end(world)
-        attempts = len(world.ledger.find(world.visit(0)).attempts)
-        history = world.ledger.history(world.visit(0))
+        attempts = len(world.ledger.find(world.visit(0).key).attempts)
+        history = world.ledger.history(world.visit(0).key)
         alerts, rows = dict(world.alerts.packets), world.apdb.visit_sources(2026020100001, 0)
         first.resume()
         assert world.violations == [], name
-        assert world.ledger.history(world.visit(0)) == history == [Outcome.processed()], name
+        assert world.ledger.history(world.visit(0).key) == history == [Outcome.processed()], name
         assert world.alerts.packets == alerts, name
         assert world.apdb.visit_sources(2026020100001, 0).equals(rows), name
-        assert len(world.ledger.find(world.visit(0)).attempts) == attempts, name
+        assert len(world.ledger.find(world.visit(0).key).attempts) == attempts, name
 
 
 @pytest.mark.slow
