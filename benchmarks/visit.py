@@ -23,7 +23,7 @@ from prompt_processing.delivery.decisions import DecisionStore
 from prompt_processing.delivery.memory import MemoryMetrics
 from prompt_processing.delivery.products import ButlerProducts
 from prompt_processing.domain.outcome import Delivery, Stopwatch
-from prompt_processing.factory.opening import open_overrides, open_selection
+from prompt_processing.factory.stores import Stores
 from prompt_processing.instruments.butler import make_butler
 from prompt_processing.instruments.fan_out import detector_visits
 from prompt_processing.ledger.memory import MemoryLedger
@@ -33,8 +33,9 @@ from prompt_processing.night.folder import read_events
 from prompt_processing.preload.preloader import Preloader
 from prompt_processing.repository.central import open_central
 from prompt_processing.storage import object_store
+from prompt_processing.worker.process import Stores as ProcessorStores
 from prompt_processing.worker.pixels import ButlerPixels
-from prompt_processing.worker.process import Stores, VisitProcessor
+from prompt_processing.worker.process import VisitProcessor
 from prompt_processing.worker.wait import ImageWaiter
 
 AFTER_THE_ALERTS = ("metrics", "products")
@@ -74,7 +75,7 @@ def process_night(night: Path, repo: Path, scratch: Path) -> list[dict[str, floa
     apdb = MemoryApdb()
     make_butler(str(scratch / "central"))
     (scratch / "work").mkdir()
-    stores = Stores(
+    stores = ProcessorStores(
         ledger=MemoryLedger(),
         decisions=DecisionStore(object_store.root(scratch / "decisions")),
         apdb=apdb,
@@ -86,8 +87,8 @@ def process_night(night: Path, repo: Path, scratch: Path) -> list[dict[str, floa
         central=open_central(repo),
         apdb=apdb,
         cache_bytes=settings.worker.cache_mb * 1_000_000,
-        selection=open_selection(repo),
-        overrides=open_overrides(repo),
+        selection=Stores.open(repo).selection,
+        overrides=Stores.open(repo).overrides,
         padding=settings.worker.padding_arcsec,
     )
     waiter = ImageWaiter(
