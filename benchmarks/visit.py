@@ -33,8 +33,8 @@ from prompt_processing.night.folder import read_events
 from prompt_processing.preload.preloader import Preloader
 from prompt_processing.repository.central import open_central
 from prompt_processing.storage import object_store
-from prompt_processing.worker.process import Stores as ProcessorStores
 from prompt_processing.worker.pixels import ButlerPixels
+from prompt_processing.worker.process import Stores as ProcessorStores
 from prompt_processing.worker.process import VisitProcessor
 from prompt_processing.worker.wait import ImageWaiter
 

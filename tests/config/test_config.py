@@ -237,9 +237,7 @@ def test_a_setting_that_has_moved_is_read_with_a_warning(
 def test_a_setting_that_has_moved_is_not_given_twice(tmp_path, monkeypatch, section, name, new):
     write(tmp_path, f"{section}: {{{name}: /old}}")
     monkeypatch.setenv(environment_name(*new), "/new")
-    with pytest.raises(
-        ConfigError, match=rf"{section}\.{name} is now .*, and both are given"
-    ):
+    with pytest.raises(ConfigError, match=rf"{section}\.{name} is now .*, and both are given"):
         Settings.load(tmp_path)
 
 
