@@ -144,7 +144,7 @@ def test_the_default_file_lists_every_setting_with_its_default(tmp_path):
         for section, model in sections().items()
     }
     assert Settings.load(tmp_path) == Settings.load(tmp_path / "nowhere").model_copy(
-        update={"repository": Settings.load(tmp_path).repository}
+        update={"apdb": Settings.load(tmp_path).apdb, "repository": Settings.load(tmp_path).repository}
     )
 
 

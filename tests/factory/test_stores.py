@@ -1,5 +1,7 @@
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -31,14 +33,16 @@ def test_a_folder_that_is_no_repository_stays_as_it_is(tmp_path):
 def test_only_what_stores_products_can_write_to_the_butler(repo):
     stores = Stores.open(repo)
     assert not stores.central.isWriteable()
-    assert stores.products._butler.isWriteable()
+    assert stores.products._central.isWriteable()
 
 
 def test_a_database_that_is_there_is_not_made_again(repo):
     database = Path(Settings.load(repo).apdb.database_url.removeprefix("sqlite:///"))
-    before = database.read_bytes()
+    with closing(sqlite3.connect(database)) as connection:
+        connection.execute("CREATE TABLE mark (x INTEGER)")
     create_repository(repo)
-    assert database.read_bytes() == before
+    with closing(sqlite3.connect(database)) as connection:
+        assert connection.execute("SELECT count(*) FROM mark").fetchall() == [(0,)]
 
 
 def test_the_ledger_needs_no_middleware(repo):
