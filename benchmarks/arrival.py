@@ -30,11 +30,11 @@ from prompt_processing.config import WorkerSettings
 from prompt_processing.domain.clock import Clock, WallClock
 from prompt_processing.domain.outcome import Outcome, Stopwatch
 from prompt_processing.domain.visit import DetectorVisit
+from prompt_processing.factory.create import create_repository
 from prompt_processing.ledger.port import Claim
 from prompt_processing.ledger.sql import SqlLedger
 from prompt_processing.messaging.memory import MemoryQueue
 from prompt_processing.messaging.port import HintSource
-from prompt_processing.repository.create import create_repository
 from prompt_processing.runtime.fork_server import preload
 from prompt_processing.storage import database, object_store
 from prompt_processing.worker.engine import Engine

@@ -23,7 +23,7 @@ from prompt_processing.delivery.decisions import DecisionStore
 from prompt_processing.delivery.memory import MemoryMetrics
 from prompt_processing.delivery.products import ButlerProducts
 from prompt_processing.domain.outcome import Delivery, Stopwatch
-from prompt_processing.factory.opening import open_overrides, open_selection
+from prompt_processing.factory.stores import Stores
 from prompt_processing.instruments.butler import make_butler
 from prompt_processing.instruments.fan_out import detector_visits
 from prompt_processing.ledger.memory import MemoryLedger
@@ -86,8 +86,8 @@ def process_night(night: Path, repo: Path, scratch: Path) -> list[dict[str, floa
         central=open_central(repo),
         apdb=apdb,
         cache_bytes=settings.worker.cache_mb * 1_000_000,
-        selection=open_selection(repo),
-        overrides=open_overrides(repo),
+        selection=Stores.open(repo).selection,
+        overrides=Stores.open(repo).overrides,
         padding=settings.worker.padding_arcsec,
     )
     waiter = ImageWaiter(

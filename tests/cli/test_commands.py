@@ -113,7 +113,7 @@ def test_an_error_of_several_lines_becomes_one(monkeypatch, repo):
     def fail(repo):
         raise RepositoryError("first\n  second")
 
-    monkeypatch.setattr("prompt_processing.factory.opening.find_ledger", fail)
+    monkeypatch.setattr("prompt_processing.factory.stores.Stores.open", fail)
     _, complaint = run("status", repo, code=1)
     assert complaint == "Error: first second\n"
 
@@ -122,7 +122,7 @@ def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch, repo):
     def fail(repo):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("prompt_processing.factory.opening.find_ledger", fail)
+    monkeypatch.setattr("prompt_processing.factory.stores.Stores.open", fail)
     result = CliRunner().invoke(main, ["status", str(repo)])
     assert isinstance(result.exception, ZeroDivisionError)
 

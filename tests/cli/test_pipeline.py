@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from local_cloud.visits import EVENT
 from prompt_processing.cli.app import main
-from prompt_processing.repository.create import create_repository
+from prompt_processing.factory.create import create_repository
 
 
 @pytest.fixture(scope="module")

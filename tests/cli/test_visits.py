@@ -11,8 +11,8 @@ from prompt_processing.config import Settings
 from prompt_processing.domain.errors import StoreError
 from prompt_processing.domain.outcome import Delivery, Outcome, StageTimes
 from prompt_processing.domain.visit import parse_message
-from prompt_processing.factory.opening import open_ledger, open_queue
-from prompt_processing.repository.create import create_repository
+from prompt_processing.factory.create import create_repository
+from prompt_processing.factory.stores import Stores
 from prompt_processing.storage import database
 from support.first_ledger import METADATA
 
@@ -41,16 +41,16 @@ def run(*arguments, code=0):
 
 
 def claim(repo, owner="host/1/0", **options):
-    visit = detector_visit()
-    return open_ledger(repo).claim(visit, Delivery("m", visit.model_dump_json()), owner=owner, **options)
+    visit, ledger = detector_visit(), Stores.open(repo).ledger
+    return ledger.claim(visit, Delivery("m", visit.model_dump_json()), owner=owner, **options)
 
 
 def end(repo, outcome):
-    open_ledger(repo).record_outcome(claim(repo), outcome)
+    Stores.open(repo).ledger.record_outcome(claim(repo), outcome)
 
 
 def queued(repo):
-    queue = open_queue(repo)
+    queue = Stores.open(repo).publisher
     found = []
     while (received := queue.receive(0.0)) is not None:
         found.append(parse_message(received.delivery.body).key)
@@ -59,11 +59,11 @@ def queued(repo):
 
 
 def state(repo):
-    return str(open_ledger(repo).find(detector_visit().key).outcome)
+    return str(Stores.open(repo).ledger.find(detector_visit().key).outcome)
 
 
 def test_show_tells_the_attempts_with_their_errors_and_times(repo):
-    ledger, first = open_ledger(repo), claim(repo)
+    ledger, first = Stores.open(repo).ledger, claim(repo)
     ledger.release(first, StoreError("APDB is away"), StageTimes({"preload": 1.25}))
     second = claim(repo)
     ledger.record_step(second, "decision")
@@ -99,7 +99,7 @@ def test_a_visit_is_given_up_when_nobody_works_on_it(repo):
     for command in (("retry",), ("fail", "--why", "hangs"), ("fail", "--why", "hangs", "--dry-run")):
         error = run("visits", command[0], repo, GROUP, *command[1:], code=1)
         assert f"{GROUP} LATISS detector 0 is being worked on by host/1/0" in error
-    open_ledger(repo).release(claim(repo), StoreError("away"), StageTimes())
+    Stores.open(repo).ledger.release(claim(repo), StoreError("away"), StageTimes())
     run("visits", "fail", repo, GROUP, "--why", "hangs", "--dry-run")
     assert state(repo) == "None"
     assert "is given up, was queued" in run("visits", "fail", repo, GROUP, "--why", "hangs")

@@ -144,7 +144,7 @@ def test_the_default_file_lists_every_setting_with_its_default(tmp_path):
         for section, model in sections().items()
     }
     assert Settings.load(tmp_path) == Settings.load(tmp_path / "nowhere").model_copy(
-        update={"repository": Settings.load(tmp_path).repository}
+        update={"apdb": Settings.load(tmp_path).apdb, "repository": Settings.load(tmp_path).repository}
     )
 
 
@@ -210,4 +210,38 @@ def test_the_name_of_a_secret_may_be_seen(tmp_path):
 def test_script_queues_need_instruments(tmp_path, queues):
     write(tmp_path, f"bridge: {{script_queues: {queues}}}")
     with pytest.raises(ConfigError, match="script_queues"):
+        Settings.load(tmp_path)
+
+
+MOVED = [(section, name, new) for section, model in sections().items() for name, new in model.moved.items()]
+
+
+@pytest.mark.parametrize(("section", "name", "new"), MOVED)
+@pytest.mark.parametrize("in_environment", [False, True])
+def test_a_setting_that_has_moved_is_read_with_a_warning(
+    tmp_path, monkeypatch, section, name, new, in_environment
+):
+    variable = environment_name(section, name)
+    if in_environment:
+        monkeypatch.setenv(variable, "/elsewhere")
+    else:
+        write(tmp_path, f"{section}: {{{name}: /elsewhere}}")
+    with pytest.warns(FutureWarning, match=rf"{section}\.{name} is now {new[0]}\.{new[1]}"):
+        settings = Settings.load(tmp_path)
+    value = getattr(getattr(settings, new[0]), new[1])
+    assert (value.get_secret_value() if isinstance(value, SecretStr) else value) == "/elsewhere"
+    assert origin(*new, tmp_path) == (f"environment {variable}" if in_environment else "prompt.yaml")
+
+
+@pytest.mark.parametrize(("section", "name", "new"), MOVED)
+def test_a_setting_that_has_moved_is_not_given_twice(tmp_path, monkeypatch, section, name, new):
+    write(tmp_path, f"{section}: {{{name}: /old}}")
+    monkeypatch.setenv(environment_name(*new), "/new")
+    with pytest.raises(ConfigError, match=rf"{section}\.{name} is now .*, and both are given"):
+        Settings.load(tmp_path)
+
+
+def test_an_unknown_kind_is_refused_with_those_there_are(tmp_path, monkeypatch):
+    monkeypatch.setenv("PROMPT_APDB__KIND", "paper")
+    with pytest.raises(ConfigError, match=r"PROMPT_APDB__KIND: apdb\.kind: .*'sql'"):
         Settings.load(tmp_path)

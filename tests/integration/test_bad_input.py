@@ -10,8 +10,8 @@ from lsst.daf.butler import Butler
 
 from prompt_processing.config import Settings
 from prompt_processing.domain.raws import parse_raw_key
+from prompt_processing.factory.create import create_repository
 from prompt_processing.ledger.sql import SqlLedger
-from prompt_processing.repository.create import create_repository
 from prompt_processing.storage import database
 from support.nights import play
 

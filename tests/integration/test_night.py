@@ -48,7 +48,7 @@ def test_bright_transients_are_found_where_and_as_bright_as_they_are(played, nig
 def test_an_alert_tells_what_the_apdb_holds_and_shows_three_cutouts(played):
     repo, _ = played
     places = Settings.load(repo).repository
-    archive, apdb = AlertArchive(root(places.alerts)), SqlApdb(places.apdb_url)
+    archive, apdb = AlertArchive(root(places.alerts)), SqlApdb(Settings.load(repo).apdb.database_url)
     with_history = 0
     for source_id in archive.ids():
         alert = decode(archive.read(source_id))
@@ -102,11 +102,12 @@ def test_a_visit_that_is_taken_up_again_changes_nothing_in_the_world(played, nig
     visit = ledger.detector_visits()[0].visit
     assert ledger.reopen(visit.key)
     folders = [Path(place) for place in (places.alerts, places.decisions, places.arrivals)]
-    before = [contents(folder) for folder in folders], dump(Path(places.apdb.get_secret_value()))
+    apdb = Path(Settings.load(repo).apdb.url.get_secret_value())
+    before = [contents(folder) for folder in folders], dump(apdb)
     visits, _ = play(repo, night)
     assert [visit.outcome.status for visit in visits] == [Status.PROCESSED] * 2
     assert len(ledger.find(visit.key).attempts) == 2
-    assert ([contents(folder) for folder in folders], dump(Path(places.apdb.get_secret_value()))) == before
+    assert ([contents(folder) for folder in folders], dump(apdb)) == before
     with Butler.from_config(places.butler) as butler:
         images = butler.query_datasets("difference_image", collections="LATISS/prompt/*", find_first=False)
     assert len(images) == 2

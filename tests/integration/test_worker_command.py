@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from prompt_processing.audit.collect import read_expected
 from prompt_processing.cli import main
 from prompt_processing.domain.clock import WallClock
-from prompt_processing.factory.opening import open_ledger, open_queue
+from prompt_processing.factory.stores import Stores
 from support.engines import wait_for
 
 pytestmark = pytest.mark.slow
@@ -45,30 +45,30 @@ def put(night, repo):
 
 def test_a_worker_takes_messages_finds_images_and_stands_an_audit(repo, night):
     visits = read_expected(night / "events.jsonl").visits
-    ledger = open_ledger(repo)
+    ledger = Stores.open(repo).ledger
     with worker(repo, "--engines", "2"):
         put(night, repo)
         wait_for(lambda: len(ledger.arrivals()) == len(visits))
-        open_queue(repo).publish([visit.model_dump_json() for visit in visits.values()])
+        Stores.open(repo).publisher.publish([visit.model_dump_json() for visit in visits.values()])
         wait_for(lambda: ledger.counts() == {"processed": len(visits)}, every=0.5)
     audit = CliRunner().invoke(main, ["audit", str(repo), "--events", str(night)])
     assert audit.exit_code == 0, audit.output
-    assert open_queue(repo).receive(0.0) is None
+    assert Stores.open(repo).publisher.receive(0.0) is None
 
 
 def test_a_worker_that_is_stopped_while_it_waits_gives_its_visit_back(repo, night):
     (first, *_) = read_expected(night / "events.jsonl").visits.values()
     now = WallClock().now().unix_tai
     visit = first.model_copy(update={"private_sndStamp": now, "startTime": now + 600.0})
-    ledger = open_ledger(repo)
-    open_queue(repo).publish([visit.model_dump_json()])
+    ledger = Stores.open(repo).ledger
+    Stores.open(repo).publisher.publish([visit.model_dump_json()])
     with worker(repo):
         wait_for(lambda: _is_working(ledger, visit.key))
     record = ledger.find(visit.key)
     assert record.outcome is None
     assert record.working is None
     assert record.attempts[0].error.startswith("drained:")
-    assert open_queue(repo).receive(0.0) is not None
+    assert Stores.open(repo).publisher.receive(0.0) is not None
 
 
 def _is_working(ledger, key):

@@ -9,8 +9,8 @@ from click.testing import CliRunner
 
 from prompt_processing.cli import main
 from prompt_processing.domain.visit import parse_message
-from prompt_processing.factory.opening import open_queue
-from prompt_processing.repository.create import create_repository
+from prompt_processing.factory.create import create_repository
+from prompt_processing.factory.stores import Stores
 from support.nights import contents
 
 PAST = ("--clock-offset", "0")
@@ -69,7 +69,7 @@ def test_play_into_the_queue_of_a_repository(make_night, tmp_path):
     ]
     assert "2 events published (2 messages), 2 raws uploaded, 0 were there already, 0 lost, 0 actions" in out
     assert contents(repo / "incoming") == contents(night.folder / "raw")
-    queue = open_queue(repo)
+    queue = Stores.open(repo).publisher
     groups = [parse_message(queue.receive(0.0).delivery.body).groupId for _ in range(2)]
     assert groups == night.groups
     assert queue.receive(0.0) is None

@@ -8,8 +8,8 @@ from lsst.daf.butler import Butler, CollectionType, Timespan
 
 from prompt_processing.domain import collections
 from prompt_processing.domain.errors import NoCalibError, RepositoryError
+from prompt_processing.factory.create import create_repository
 from prompt_processing.repository.calibs import CalibRaws, _certify
-from prompt_processing.repository.create import create_repository
 from prompt_processing.repository.raws import DescribedRaw, describe_raws
 from prompt_processing.repository.refcat import ingest_refcat
 from support.nights import silent

@@ -14,7 +14,7 @@ from prompt_processing.delivery.products import ButlerProducts
 from prompt_processing.domain import collections
 from prompt_processing.domain.clock import WallClock
 from prompt_processing.domain.outcome import Stopwatch
-from prompt_processing.factory.opening import open_overrides
+from prompt_processing.factory.stores import Stores
 from prompt_processing.instruments.fan_out import detector_visits
 from prompt_processing.instruments.ingest import read_observation
 from prompt_processing.instruments.skymap import SKYMAP
@@ -61,11 +61,11 @@ def process_with(pipeline, repo, night, butler):
     settings = Settings.load(repo)
     preloader = Preloader(
         central=butler,
-        apdb=SqlApdb(settings.repository.apdb_url, months=12),
+        apdb=SqlApdb(settings.apdb.database_url, months=12),
         selection=Selection(
             (Rule(name="all", pipelines=(pipeline.name,)),), pipeline.parent.joinpath, "test"
         ),
-        overrides=open_overrides(repo),
+        overrides=Stores.open(repo).overrides,
         padding=settings.worker.padding_arcsec,
         cache_bytes=0,
     )

@@ -12,7 +12,7 @@ from prompt_processing.audit.judge import judge
 from prompt_processing.domain.clock import WallClock
 from prompt_processing.domain.outcome import Status
 from prompt_processing.domain.raws import parse_raw_key
-from prompt_processing.factory.opening import open_ledger
+from prompt_processing.factory.stores import Stores
 from prompt_processing.factory.worker import Factory
 from support.engines import wait_for
 from support.nights import copy_repository
@@ -29,7 +29,7 @@ class Night:
         self.events = folder / "events.jsonl"
         self.plan = folder / "plan"
         self.plan.mkdir()
-        self.ledger = open_ledger(self.repo)
+        self.ledger = Stores.open(self.repo).ledger
 
     def send(self, *, n_visits=N_VISITS):
         """Let images and messages of the first visits arrive."""
@@ -37,13 +37,13 @@ class Night:
         self.events.write_text("\n".join(lines[:n_visits]))
         visits = read_expected(self.events).visits
         factory, folder = Factory(self.repo, WallClock()), self.night / "raw"
-        incoming = Path(factory.incoming.ospath)
+        incoming = Path(factory.stores.incoming.ospath)
         for raw in filter(None, (parse_raw_key(p.relative_to(folder).as_posix()) for p in folder.rglob("*"))):
             (incoming / str(raw)).parent.mkdir(parents=True, exist_ok=True)
             for key in (raw.sidecar, str(raw)):
                 shutil.copyfile(folder / key, incoming / key)
             factory.note_arrival(str(raw))
-        factory.publisher.publish([visit.model_dump_json() for visit in visits.values()])
+        factory.stores.publisher.publish([visit.model_dump_json() for visit in visits.values()])
         return list(visits)
 
     @contextmanager

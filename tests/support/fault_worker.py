@@ -141,7 +141,10 @@ def build(repo: Path, folder: Path, action: int, points: tuple[str, ...], hints:
     )
     _before_commit(stores.apdb._engine, "apdb.store", "in the APDB's transaction", plan)
     _before_commit(
-        factory.central._registry._db._engine, "products.store", "in the Butler's transaction", plan
+        factory.stores.writeable_central._registry._db._engine,
+        "products.store",
+        "in the Butler's transaction",
+        plan,
     )
     return Runner(process, plan)
 
@@ -163,17 +166,17 @@ def main(repo: Path, folder: Path, owner: str, engines: int, action: int, points
     make = partial(build, repo, folder, action, points)
     slots = []
     for number in range(engines):
-        engine = Engine(make, ledger=factory.ledger, clock=WallClock(), settings=settings)
+        engine = Engine(make, ledger=factory.stores.ledger, clock=WallClock(), settings=settings)
         name = f"{owner}/{number}"
         slots.append(
-            Slot(Worker(ledger=factory.ledger, runner=engine, owner=name, settings=settings), engine)
+            Slot(Worker(ledger=factory.stores.ledger, runner=engine, owner=name, settings=settings), engine)
         )
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     with Supervisor(
-        queue=factory.queue,
+        queue=factory.stores.queue,
         slots=slots,
-        sweep=lambda: sweep(factory.ledger, factory.queue, settings.sweep_interval_s),
+        sweep=lambda: sweep(factory.stores.ledger, factory.stores.queue, settings.sweep_interval_s),
         settings=settings,
     ):
         sys.stdout.write(" ".join(str(slot.engine.pid) for slot in slots) + "\n")

@@ -9,9 +9,9 @@ from prompt_processing.cli.logs import configure
 from prompt_processing.config import Settings
 from prompt_processing.delivery.decision import Decision
 from prompt_processing.delivery.decisions import DecisionStore
+from prompt_processing.factory.prepare import prepare_repository
 from prompt_processing.factory.run import play_night
 from prompt_processing.night.at_speed import PlayedVisit
-from prompt_processing.repository.prepare import prepare_repository
 from prompt_processing.storage.object_store import root
 
 

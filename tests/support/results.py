@@ -20,11 +20,11 @@ from prompt_processing.delivery.packets import AlertImages, AlertSchema, build_p
 from prompt_processing.domain.decision import DecisionInfo
 from prompt_processing.domain.errors import RawError
 from prompt_processing.domain.outcome import Delivery, Outcome, StageTimes
+from prompt_processing.factory.create import create_repository
 from prompt_processing.images.exposure import Exposure, MaskedImage
 from prompt_processing.images.psf import PsfModel
 from prompt_processing.ledger.port import DecisionSummary
 from prompt_processing.ledger.sql import SqlLedger
-from prompt_processing.repository.create import create_repository
 from prompt_processing.storage import database, object_store
 
 MJD = 61115.25
@@ -156,7 +156,7 @@ def make_results(repo: Path, night: Path) -> Results:
     places = Settings.load(repo).repository
     ledger = SqlLedger(database.engine(places.ledger_url))
     decisions = DecisionStore(object_store.root(places.decisions))
-    apdb = SqlApdb(places.apdb_url)
+    apdb = SqlApdb(Settings.load(repo).apdb.database_url)
     archive = AlertArchive(object_store.root(places.alerts))
     nothing = History(empty("DiaObject"), empty("DiaSource"), empty("DiaForcedSource"))
     first = source_rows([10**17 + 1], 101, MJD)

@@ -58,15 +58,15 @@ def steady_runner(repo: Path, hints: HintSource, clock: Clock) -> VisitProcessor
     """Build the real process with trivial pixels inside an engine."""
     configure(["ERROR"])
     factory, apdb = Factory(repo, clock), NoRows()
-    landing: Any = Bucket(factory.incoming)
+    landing: Any = Bucket(factory.stores.incoming)
     effects = list_effects(
         apdb=apdb, alerts=MemoryAlerts(), metrics=MemoryMetrics(), products=MemoryProducts()
     )
     return VisitProcessor(
         pixels=TestPixels(apdb, landing, Faults()),
         waiter=image_waiter(factory, hints, clock),
-        ledger=factory.ledger,
-        decisions=factory.decisions,
+        ledger=factory.stores.ledger,
+        decisions=factory.stores.decisions,
         apdb=apdb,
         effects=effects,
         clock=clock,
@@ -81,16 +81,16 @@ def feed(connection: Connection, repo: Path, begin: float, rate: float, number: 
     """
     configure(["ERROR"])
     factory = Factory(repo, WallClock())
-    publisher, late, problems = factory.publisher, [0.0], []
+    publisher, late, problems = factory.stores.publisher, [0.0], []
     images: list[Any] = []
 
     def image(visit: DetectorVisit, sequence: int, due: float) -> None:
         time.sleep(max(due - time.time(), 0.0))
         late.append(time.time() - due)
         key = raw_key(visit, sequence)
-        put_image(factory.incoming, visit, key)
+        put_image(factory.stores.incoming, visit, key)
         factory.note_arrival(key)
-        factory.arrivals.forget(key)
+        factory.stores.arrivals.forget(key)
 
     # Each image has a thread that waits for its time.
     with ThreadPoolExecutor(int(rate * (IMAGE_AFTER + 2.0)) + 4) as pool:

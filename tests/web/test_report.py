@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from prompt_processing.domain.errors import RepositoryError
-from prompt_processing.repository.create import create_repository
+from prompt_processing.factory.create import create_repository
 from prompt_processing.views.collect import collect
 from prompt_processing.web.report import render, to_json, write_page
 

@@ -223,11 +223,11 @@ class Cloud:
             "alerts": f"{products}/alerts",
             "metrics": f"{products}/metrics",
             "overrides": f"{products}/overrides",
-            "apdb": self.postgres.new_database(),
             "ledger": self.postgres.new_database(),
         }
         return {
             **{f"PROMPT_REPOSITORY__{name.upper()}": place for name, place in places.items()},
+            "PROMPT_APDB__URL": self.postgres.new_database(),
             "PROMPT_PUBSUB__TOPIC": self.topology.next_visit,
             "PROMPT_PUBSUB__LEASE_S": str(LEASE),
             "PROMPT_WORKER__LEASE_S": str(LEASE),

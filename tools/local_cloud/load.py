@@ -121,10 +121,10 @@ def waiting_runner(repo: Path, hints: HintSource, clock: Clock) -> Waiting:
 def image_waiter(factory: Factory, hints: HintSource, clock: Clock) -> ImageWaiter:
     """Return what waits for the images of visits, as an engine builds it."""
     return ImageWaiter(
-        arrivals=factory.arrivals,
+        arrivals=factory.stores.arrivals,
         note=factory.note_arrival,
         hints=hints,
-        ledger=factory.ledger,
+        ledger=factory.stores.ledger,
         clock=clock,
         settings=factory.settings.worker,
     )

@@ -5,14 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from prompt_processing.apdb.sql import SqlApdb
 from prompt_processing.audit.central import pipeline_products, products
 from prompt_processing.audit.evidence import TABLES, Claimed, Decided, Evidence, fingerprint
 from prompt_processing.audit.landing import raws
 from prompt_processing.audit.metrics import metrics
 from prompt_processing.config import RepositorySettings, Settings
 from prompt_processing.delivery.archive import AlertArchive
-from prompt_processing.delivery.decisions import DecisionStore
 from prompt_processing.domain.clock import mjd_tai
 from prompt_processing.domain.decision import ENDING, decision_path
 from prompt_processing.domain.errors import PromptError, RawError, RepositoryError
@@ -26,14 +24,13 @@ from prompt_processing.domain.ids import (
 )
 from prompt_processing.domain.raws import unescape_group
 from prompt_processing.domain.visit import DetectorVisit, DetectorVisitKey, parse_event
-from prompt_processing.factory.opening import open_overrides, open_selection
+from prompt_processing.factory.stores import Stores
 from prompt_processing.instruments.detector_map import DetectorMap
 from prompt_processing.instruments.fan_out import Active, detector_visits
 from prompt_processing.instruments.ingest import day_timespan
 from prompt_processing.ledger.nights import every
 from prompt_processing.ledger.sql import SqlLedger
-from prompt_processing.repository.central import open_central
-from prompt_processing.storage import database, object_store
+from prompt_processing.storage import object_store
 
 EVENTS: Final = "events.jsonl"
 """File of the events in the folder of a night."""
@@ -78,18 +75,19 @@ def collect(repo: Path, events: Path) -> Evidence:
     active = DetectorMap(settings.instruments).active()
     expected = read_expected(file, active)
     places = settings.repository
-    central = open_central(repo)
-    ledger = _open_ledger(places)
+    stores = Stores.open(repo)
+    central = stores.central
+    ledger = _ledger(stores)
     days = expected.days
     # First the count, then the list: a visit that comes in between cannot look like a second outcome.
     n_outcomes = sum(count for day in days for count in ledger.counts(day).values())
     records = [record for day in days for record in every(ledger, day)]
     claims = tuple(Claimed.of(record) for record in records)
     subjects = {record.visit.key: record.visit for record in records} | expected.visits
-    decisions, damaged = _decisions(places, subjects)
+    decisions, damaged = _decisions(stores, subjects)
     begin, end = (mjd_tai(day_timespan(day).begin) for day in (days[0], days[-1]))
     end += 1.0
-    apdb = SqlApdb(places.apdb_url)
+    apdb = stores.apdb
     instruments = sorted({key.instrument for key in subjects})
     found, unreadable = products(central, instruments, days)
     measured, damaged_metrics = metrics(places, instruments, days)
@@ -103,8 +101,8 @@ def collect(repo: Path, events: Path) -> Evidence:
         damaged_decisions=damaged,
         rows={table: apdb.rows(table, begin, end) for table in TABLES},
         begin=begin,
-        archived=_archived(places, decisions.values(), days),
-        pipelines=pipeline_products(central, open_selection(repo), open_overrides(repo), instruments),
+        archived=_archived(stores.archive, decisions.values(), days),
+        pipelines=pipeline_products(central, stores.selection, stores.overrides, instruments),
         products=found,
         unreadable_products=unreadable,
         metrics=measured,
@@ -148,23 +146,24 @@ def read_expected(file: Path, active: Active | None = None) -> Expected:
     return Expected(visits, tuple(problems))
 
 
-def _open_ledger(places: RepositorySettings) -> SqlLedger:
+def _ledger(stores: Stores) -> SqlLedger:
+    places = stores.settings.repository
     # Opening would make an empty one, and with it a night in which everything is lost.
     if not places.may_have_ledger():
         raise RepositoryError(f"{places.ledger}: there is no ledger")
-    return SqlLedger(database.engine(places.ledger_url))
+    return stores.ledger
 
 
 def _decisions(
-    places: RepositorySettings, subjects: Mapping[DetectorVisitKey, DetectorVisit]
+    stores: Stores, subjects: Mapping[DetectorVisitKey, DetectorVisit]
 ) -> tuple[dict[DetectorVisitKey, Decided], dict[DetectorVisitKey, str]]:
     """Return the decisions of the night, and why some cannot be read.
 
     The folders of its days are listed, because there may be decisions on visits that are not known. Those
     of its visits are also looked for under the neighbouring day and the keys of earlier versions.
     """
-    store = DecisionStore(object_store.root(places.decisions))
-    listed = dict(_listed(places, subjects.values()))
+    store = stores.decisions
+    listed = dict(_listed(stores.settings.repository, subjects.values()))
     decided, damaged = {}, {}
     for key in {*subjects, *listed}:
         try:
@@ -197,10 +196,9 @@ def _listed(
 
 
 def _archived(
-    places: RepositorySettings, decisions: Iterable[Decided], days: Iterable[int]
+    archive: AlertArchive, decisions: Iterable[Decided], days: Iterable[int]
 ) -> dict[int, str | None]:
     """Return the fingerprint of each alert that was decided or has a number of these days."""
-    archive = AlertArchive(object_store.root(places.alerts))
     decided = {number for decision in decisions for number, _ in decision.packets}
     spans = [span for day in days for span in _source_ids(day)]
     return {

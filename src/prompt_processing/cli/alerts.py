@@ -40,18 +40,18 @@ def alerts_list(
 
     Those with a flag that says that they are no real sources are left out by default.
     """
-    from prompt_processing.factory.opening import find_ledger, open_decisions
+    from prompt_processing.factory.stores import Stores
     from prompt_processing.images.dia_flags import DISQUALIFYING_FLAGS
     from prompt_processing.ledger.nights import every
     from prompt_processing.views.alerts import alerts_of, summarise
     from prompt_processing.views.data import plain
 
-    ledger = find_ledger(repo)
+    stores = Stores.open(repo)
+    ledger = stores.existing_ledger
     night = ledger.newest_night() if ledger is not None and day_obs is None else day_obs
     records = () if ledger is None or night is None else every(ledger, night)
     summaries = (
-        summarise(alert, frozenset(DISQUALIFYING_FLAGS))
-        for _, alert in alerts_of(records, open_decisions(repo))
+        summarise(alert, frozenset(DISQUALIFYING_FLAGS)) for _, alert in alerts_of(records, stores.decisions)
     )
     found = (alert for alert in summaries if with_flagged or not alert.disqualified)
     chosen = list(islice(found if order == "visit" else sorted(found, key=_ORDERS[order]), limit))

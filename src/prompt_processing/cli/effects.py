@@ -28,9 +28,9 @@ def effects() -> None:
 @json_flag
 def effects_list(repo: Path, limit: int | None, *, as_json: bool) -> None:
     """List what is pending, the oldest first: age, tries and the last error."""
-    from prompt_processing.factory.opening import open_ledger
+    from prompt_processing.factory.stores import Stores
 
-    rows = [_row(pending) for pending in open_ledger(repo).pending(limit=limit)]
+    rows = [_row(pending) for pending in Stores.open(repo).ledger.pending(limit=limit)]
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
@@ -59,9 +59,9 @@ def effects_relay(
     at the same time.
     """
     if dry_run:
-        from prompt_processing.factory.opening import open_ledger
+        from prompt_processing.factory.stores import Stores
 
-        found = open_ledger(repo).pending(limit=limit)
+        found = Stores.open(repo).ledger.pending(limit=limit)
         for pending in found:
             click.echo(_line(_row(pending)))
         click.echo(f"{len(found)} would be tried")

@@ -45,7 +45,7 @@ def night_prepare(night: Path, repo: Path) -> None:
 
     What was made before is not made again, so an interrupted preparation can be continued.
     """
-    from prompt_processing.repository.prepare import prepare_repository
+    from prompt_processing.factory.prepare import prepare_repository
 
     with Progress() as progress:
         prepare_repository(repo, night, progress=progress)

@@ -32,12 +32,12 @@ def pipeline_check(repo: Path) -> None:
 
     from prompt_processing.config import Settings
     from prompt_processing.execution.graphs import load_graph
-    from prompt_processing.factory.opening import open_selection
+    from prompt_processing.factory.stores import Stores
     from prompt_processing.repository.central import require_repository
 
     require_repository(repo)
     try:
-        selection = open_selection(repo)
+        selection = Stores.open(repo).selection
     except ConfigError as error:
         for line in str(error).splitlines():
             click.echo(line, err=True)
@@ -79,12 +79,13 @@ def pipeline_explain(repo: Path, event: TextIO, detector: int | None) -> None:
     """
     from prompt_processing.config import Settings
     from prompt_processing.domain.visit import parse_event
-    from prompt_processing.factory.opening import open_overrides, open_selection
+    from prompt_processing.factory.stores import Stores
     from prompt_processing.instruments.cameras import get_camera
     from prompt_processing.instruments.detector_map import DetectorMap
     from prompt_processing.instruments.fan_out import detector_visits
 
-    selection, override = open_selection(repo), open_overrides(repo).current()
+    stores = Stores.open(repo)
+    selection, override = stores.selection, stores.overrides.current()
     active = DetectorMap(Settings.load(repo).instruments).active()
     found = 0
     for text in _events(event.read()):
@@ -131,13 +132,13 @@ def override_set(
 
     from prompt_processing.config import Settings
     from prompt_processing.execution.graphs import load_graph
-    from prompt_processing.factory.opening import open_overrides
+    from prompt_processing.factory.stores import Stores
     from prompt_processing.instruments.cameras import get_camera
     from prompt_processing.selection.override import Override
 
     if skip == bool(pipelines):
         raise click.UsageError("give pipelines, or --skip")
-    overrides = open_overrides(repo)
+    overrides = Stores.open(repo).overrides
     settings = Settings.load(repo)
     if instrument is not None:
         get_camera(instrument)
@@ -166,10 +167,10 @@ def override_set(
 @click.option("--why", required=True, help="Reason, for those who find it later.")
 def override_clear(repo: Path, why: str) -> None:
     """Let the rules decide again."""
-    from prompt_processing.factory.opening import open_overrides
+    from prompt_processing.factory.stores import Stores
     from prompt_processing.selection.override import Override
 
-    overrides = open_overrides(repo)
+    overrides = Stores.open(repo).overrides
     try:
         if overrides.current() is None:
             click.echo("there is no override")
@@ -186,9 +187,9 @@ def override_clear(repo: Path, why: str) -> None:
 @click.option("--all", "show_all", is_flag=True, help="Show all changes there ever were, oldest first.")
 def override_show(repo: Path, *, show_all: bool) -> None:
     """Show what holds now."""
-    from prompt_processing.factory.opening import open_overrides
+    from prompt_processing.factory.stores import Stores
 
-    overrides = open_overrides(repo)
+    overrides = Stores.open(repo).overrides
     current = overrides.current()
     for made in overrides.history() if show_all else [current] if current else []:
         click.echo(_line(made))

@@ -19,7 +19,7 @@ def repo_create(repo: Path) -> None:
 
     It gets a Butler, an APDB, a ledger and a settings file, prompt.yaml, that lists every setting.
     """
-    from prompt_processing.repository.create import create_repository
+    from prompt_processing.factory.create import create_repository
 
     create_repository(repo)
     click.echo(f"{repo}: created")
@@ -32,7 +32,7 @@ def repo_upgrade(repo: Path) -> None:
 
     Nothing in it is lost. Stop the workers first.
     """
-    from prompt_processing.factory.opening import upgrade_ledger
+    from prompt_processing.factory.stores import upgrade_ledger
 
     before, after = upgrade_ledger(repo)
     click.echo(f"ledger: version {after}" + ("" if before == after else f", was {before or 'not there'}"))

@@ -24,11 +24,11 @@ def status(repo: Path, *, day_obs: int | None, limit: int, as_json: bool) -> Non
     not know because an earlier version decided. The last line counts all of the night by outcome. JSON is the
     list alone.
     """
-    from prompt_processing.factory.opening import find_ledger
+    from prompt_processing.factory.stores import Stores
     from prompt_processing.views.data import plain
     from prompt_processing.views.nights import night_status
 
-    ledger = find_ledger(repo)
+    ledger = Stores.open(repo).existing_ledger
     found = None if ledger is None else night_status(ledger, day_obs, limit)
     if as_json:
         click.echo(json.dumps(plain(() if found is None else found.visits), indent=2))

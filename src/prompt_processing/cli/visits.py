@@ -29,11 +29,11 @@ def visits() -> None:
 @json_flag
 def visits_show(repo: Path, group: str, detector: int | None, *, as_json: bool) -> None:
     """Show all that is known of the visit GROUP: its attempts, steps, images and outcomes."""
-    from prompt_processing.factory.opening import open_ledger
+    from prompt_processing.factory.stores import Stores
     from prompt_processing.views.data import plain
     from prompt_processing.worker.operate import select
 
-    ledger = open_ledger(repo)
+    ledger = Stores.open(repo).ledger
     records = select(ledger, group, detector)
     if as_json:
         shown = [{**plain(record), "visit": record.visit.model_dump(mode="json")} for record in records]
@@ -54,10 +54,11 @@ def visits_retry(repo: Path, group: str, detector: int | None, *, dry_run: bool)
     Its message is put into the queue again; a worker takes it from there. What made it end as it did should
     be mended before: without its image, a cancelled visit is cancelled again.
     """
-    from prompt_processing.factory.opening import open_ledger, open_queue
+    from prompt_processing.factory.stores import Stores
     from prompt_processing.worker.operate import name, retry, select
 
-    ledger, queue = open_ledger(repo), open_queue(repo)
+    stores = Stores.open(repo)
+    ledger, queue = stores.ledger, stores.publisher
     for record in select(ledger, group, detector):
         retry(ledger, queue, record, dry_run=dry_run)
         click.echo(f"{name(record)}: {'would be' if dry_run else 'is'} queued again, was {_state(record)}")
@@ -74,10 +75,10 @@ def visits_fail(repo: Path, group: str, detector: int | None, *, why: str, dry_r
 
     It ends with the outcome failed:given-up. Stop the worker first if it is taken up again and again.
     """
-    from prompt_processing.factory.opening import open_ledger
+    from prompt_processing.factory.stores import Stores
     from prompt_processing.worker.operate import give_up, name, select
 
-    ledger = open_ledger(repo)
+    ledger = Stores.open(repo).ledger
     for record in select(ledger, group, detector):
         give_up(ledger, record, why, dry_run=dry_run)
         click.echo(f"{name(record)}: {'would be' if dry_run else 'is'} given up, was {_state(record)}")
@@ -99,14 +100,14 @@ def visits_sweep(repo: Path, older_than: float, *, dry_run: bool) -> None:
 
     Workers do this by themselves now and then; running it more often harms nothing.
     """
-    from prompt_processing.factory.opening import open_ledger, open_queue
+    from prompt_processing.factory.stores import Stores
     from prompt_processing.worker.sweep import sweep
 
-    ledger = open_ledger(repo)
+    ledger = Stores.open(repo).ledger
     if dry_run:
         keys = [record.visit.key for record in ledger.stale(older_than=older_than)]
     else:
-        keys = sweep(ledger, open_queue(repo), older_than)
+        keys = sweep(ledger, Stores.open(repo).publisher, older_than)
     for key in keys:
         click.echo(f"{key.group} {key.instrument} detector {key.detector}")
     click.echo(f"{len(keys)} {'would be ' if dry_run else ''}queued again")

@@ -13,7 +13,7 @@ from prompt_processing.config.load import (
     sections,
     write_default,
 )
-from prompt_processing.config.secrets import reveal
+from prompt_processing.config.secrets import check_confidential, reveal
 from prompt_processing.config.sections import (
     InstrumentSettings,
     PipelineSettings,
@@ -24,6 +24,7 @@ from prompt_processing.config.sections import (
     WorkerSettings,
     shipped_pipelines,
 )
+from prompt_processing.config.stores import SqlApdbSettings
 
 __all__ = [
     "FILE_NAME",
@@ -38,8 +39,10 @@ __all__ = [
     "RepositorySettings",
     "Section",
     "Settings",
+    "SqlApdbSettings",
     "WebhookSettings",
     "WorkerSettings",
+    "check_confidential",
     "environment_name",
     "origin",
     "plain",

@@ -7,11 +7,12 @@ environment as ``PROMPT_<SECTION>__<NAME>``; the environment wins. Everything is
 import json
 import os
 import re
+import warnings
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
-from pydantic import SecretStr, ValidationError
+from pydantic import SecretStr, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
@@ -31,6 +32,7 @@ from prompt_processing.config.sections import (
     Section,
     WorkerSettings,
 )
+from prompt_processing.config.stores import SqlApdbSettings
 from prompt_processing.domain.errors import ConfigError
 
 FILE_NAME: Final = "prompt.yaml"
@@ -51,6 +53,7 @@ class Settings(BaseSettings):
     )
 
     repository: RepositorySettings = RepositorySettings()
+    apdb: SqlApdbSettings = SqlApdbSettings()
     worker: WorkerSettings = WorkerSettings()
     pipelines: PipelineSettings = PipelineSettings()
     instruments: InstrumentSettings = InstrumentSettings()
@@ -60,6 +63,25 @@ class Settings(BaseSettings):
     bridge: BridgeSettings = BridgeSettings()
     redis: RedisSettings = RedisSettings()
     webhook: WebhookSettings = WebhookSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_moved(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Take each setting that has moved to where it is now, whether the file or the environment has it."""
+        values = {name: dict(given) if isinstance(given, dict) else given for name, given in values.items()}
+        for section, name, target in _moved():
+            given = values.get(section)
+            if not isinstance(given, dict) or name not in given:
+                continue
+            old, new = f"{section}.{name}", ".".join(target)
+            there = values.setdefault(target[0], {})
+            if not isinstance(there, dict):
+                continue  # refused with a better text than ours
+            if target[1] in there:
+                raise ValueError(f"{old} is now {new}, and both are given: take {old} away")
+            warnings.warn(f"setting {old} is now {new}: move it", FutureWarning, stacklevel=2)
+            there[target[1]] = given.pop(name)
+        return values
 
     @classmethod
     def settings_customise_sources(
@@ -106,6 +128,7 @@ class Settings(BaseSettings):
             raise ConfigError(f"environment: {error}: {error.__cause__}") from error
         resolved = {
             "repository": settings.repository.resolved(repo),
+            "apdb": settings.apdb.resolved(repo),
             "instruments": settings.instruments.resolved(repo),
         }
         return settings.model_copy(update=resolved)
@@ -130,12 +153,19 @@ def origin(section: str, name: str, repo: Path) -> str:
     ConfigError
         If the settings file cannot be read.
     """
-    variable = environment_name(section, name)
-    if variable in {key.upper() for key in os.environ}:
-        return f"environment {variable}"
-    if name in (_read_file(repo / FILE_NAME).get(section) or {}):
-        return FILE_NAME
-    return "default"
+    variables, file = {key.upper() for key in os.environ}, _read_file(repo / FILE_NAME)
+    places = [(section, name), *(old[:2] for old in _moved() if old[2] == (section, name))]
+    for variable in (environment_name(*place) for place in places):
+        if variable in variables:
+            return f"environment {variable}"
+    return FILE_NAME if any(name in (file.get(section) or {}) for section, name in places) else "default"
+
+
+def _moved() -> list[tuple[str, str, tuple[str, str]]]:
+    """Return section and name of each setting that has moved, with those that it has now."""
+    return [
+        (section, name, now) for section, model in sections().items() for name, now in model.moved.items()
+    ]
 
 
 def write_default(repo: Path) -> Path:

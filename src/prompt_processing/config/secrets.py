@@ -2,6 +2,7 @@
 
 from functools import lru_cache
 from typing import Final
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
@@ -26,6 +27,28 @@ def reveal(setting: SecretStr) -> str:
     """
     text = setting.get_secret_value()
     return _fetch(text.removeprefix(SECRET_PREFIX)) if text.startswith(SECRET_PREFIX) else text
+
+
+def check_confidential(name: str, url: str, secret: str) -> None:
+    """Refuse to send a secret in the clear to another machine.
+
+    Parameters
+    ----------
+    name
+        Name of the setting.
+    url
+        Where the secret would be sent.
+    secret
+        The secret; there is none if it is empty.
+
+    Raises
+    ------
+    ConfigError
+        If it would be.
+    """
+    found = urlsplit(url)
+    if secret and found.scheme == "http" and found.hostname not in {"localhost", "127.0.0.1", "::1"}:
+        raise ConfigError(f"{name}: a password or token is sent with https only")
 
 
 @lru_cache

@@ -28,6 +28,8 @@ class Section(BaseModel):
     """What the section is about, for the reference page and the settings file."""
     removed: ClassVar[Mapping[str, str]] = {}
     """Settings that are ignored with a warning for one release, each with the reason."""
+    moved: ClassVar[Mapping[str, tuple[str, str]]] = {}
+    """Settings that are read with a warning for one release, each with its section and name now."""
 
     @model_validator(mode="before")
     @classmethod
@@ -43,6 +45,7 @@ class RepositorySettings(Section):
     """Where things are kept. A relative path is relative to the repository; a URI is taken as it is."""
 
     header = "Where things are kept: paths relative to the repository, or URIs"
+    moved = {"apdb": ("apdb", "url")}
 
     butler: str = Field(default=".", description="Root of the central Butler")
     incoming: str = Field(default="incoming", description="Landing store: raws arrive here")
@@ -53,9 +56,6 @@ class RepositorySettings(Section):
         default=SecretStr(""),
         description="Registry of the central Butler, used when that is made: a database URL; an SQLite file "
         "in its root if empty",
-    )
-    apdb: SecretStr = Field(
-        default=SecretStr("apdb"), description="APDB: a folder for an SQLite file, or a database URL"
     )
     ledger: SecretStr = Field(
         default=SecretStr("ledger.sqlite3"), description="Ledger: an SQLite file, or a database URL"
@@ -79,12 +79,11 @@ class RepositorySettings(Section):
         repo
             Folder of the repository.
         """
-        root = repo.absolute()
         places: dict[str, str | SecretStr] = {}
         for name, place in self:
             text = place.get_secret_value() if isinstance(place, SecretStr) else place
-            absolute = text if not text or _is_elsewhere(text) else str(root / text)
-            places[name] = SecretStr(absolute) if isinstance(place, SecretStr) else absolute
+            full = absolute(text, repo)
+            places[name] = SecretStr(full) if isinstance(place, SecretStr) else full
         return RepositorySettings.model_validate(places)
 
     @property
@@ -95,17 +94,12 @@ class RepositorySettings(Section):
     @property
     def ledger_url(self) -> str:
         """SQLAlchemy URL of the ledger."""
-        return _database_url(self.ledger)
+        return database_url(self.ledger)
 
     @property
     def queue_url(self) -> str:
         """SQLAlchemy URL of the queue."""
-        return _database_url(self.queue)
-
-    @property
-    def apdb_url(self) -> str:
-        """SQLAlchemy URL of the APDB."""
-        return _database_url(self.apdb, "/apdb.sqlite3")
+        return database_url(self.queue)
 
     def may_have_ledger(self) -> bool:
         """Tell whether there can be a ledger: its file exists, or it is a database elsewhere."""
@@ -118,7 +112,44 @@ def _is_elsewhere(place: str) -> bool:
     return "://" in place or place.startswith(SECRET_PREFIX)
 
 
-def _database_url(place: SecretStr, file: str = "") -> str:
+def absolute(place: str, repo: Path) -> str:
+    """Return a place as an absolute path; a URI, the name of a secret and nothing stay as they are.
+
+    Parameters
+    ----------
+    place
+        Path relative to the repository, or URI.
+    repo
+        Folder of the repository.
+
+    Returns
+    -------
+    place
+        The place.
+    """
+    return place if not place or _is_elsewhere(place) else str(repo.absolute() / place)
+
+
+def database_url(place: SecretStr, file: str = "") -> str:
+    """Return the SQLAlchemy URL of a database.
+
+    Parameters
+    ----------
+    place
+        A URL, or a path for SQLite.
+    file
+        What follows that path.
+
+    Returns
+    -------
+    url
+        The URL, with its password.
+
+    Raises
+    ------
+    ConfigError
+        If the place is the name of a secret, and Secret Manager does not give it.
+    """
     text = reveal(place)
     return text if "://" in text else f"sqlite:///{text}{file}"
 

@@ -1,8 +1,8 @@
 """What is plugged into what in the bridge: builds it from the settings."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from confluent_kafka.admin import AclOperation
 
@@ -15,15 +15,14 @@ from prompt_processing.bridge.kafka_range import RangeSource
 from prompt_processing.bridge.metrics import BridgeMetrics
 from prompt_processing.bridge.records import RecordSource
 from prompt_processing.bridge.rules import Rules
-from prompt_processing.config import Settings, reveal
+from prompt_processing.config import Settings, check_confidential
 from prompt_processing.domain.clock import Clock, NightClock, WallClock
 from prompt_processing.domain.errors import ConfigError
+from prompt_processing.factory.stores import open_lines, open_sink
 from prompt_processing.instruments.cameras import CAMERAS, get_camera
 from prompt_processing.instruments.detector_map import DetectorMap
 from prompt_processing.instruments.fan_out import active_detectors
-from prompt_processing.messaging.kafka import KafkaPublisher, KafkaWriter, connection, open_registry
-from prompt_processing.messaging.lines import Lines
-from prompt_processing.messaging.port import Publisher
+from prompt_processing.messaging.kafka import KafkaWriter, connection, open_registry
 
 
 class BridgeFactory:
@@ -46,7 +45,7 @@ class BridgeFactory:
         for name in CAMERAS:
             active_detectors(name, self.detectors.active())
         kafka = self.settings.kafka
-        _check_confidential("kafka.registry", kafka.registry, kafka.registry_password.get_secret_value())
+        check_confidential("kafka.registry", kafka.registry, kafka.registry_password.get_secret_value())
         _check_queues(self.settings.bridge.script_queues)
         self._client = connection(kafka)
         self.metrics = BridgeMetrics()
@@ -121,7 +120,7 @@ class BridgeFactory:
             source=source,
             decoder=self.decoder(),
             rules=Rules(settings, self.detectors, expiry=age, clock=self._clock()),
-            sink=Lines() if dry_run else self._sink(),
+            sink=open_lines() if dry_run else open_sink(self.settings),
             dead_letters=DeadLetters(letters),
             metrics=self.metrics,
             drain=settings.drain_s,
@@ -157,53 +156,11 @@ class BridgeFactory:
         for name in sorted(CAMERAS):
             active, known = active_detectors(name, self.detectors.active()), get_camera(name).detectors
             yield Found(name, fine=True, text=f"{len(active)} of {len(known)} detectors are on")
-        yield look_at_sink(bridge.sink, self._sink, send=send)
-
-    def _sink(self) -> Publisher:
-        settings = self.settings
-        match settings.bridge.sink:
-            case "pubsub":
-                from prompt_processing.messaging.pubsub import PubSubPublisher  # noqa: PLC0415 (not for others)
-
-                return PubSubPublisher(_given("pubsub.topic", settings.pubsub.topic))
-            case "redis":
-                from prompt_processing.messaging.redis import RedisPublisher  # noqa: PLC0415
-
-                options = settings.redis
-                return RedisPublisher(
-                    reveal(options.url), stream=options.stream, max_length=options.max_length
-                )
-            case "webhook":
-                from prompt_processing.messaging.webhook import WebhookPublisher  # noqa: PLC0415
-
-                hook = settings.webhook
-                _check_confidential("webhook.url", hook.url, hook.token.get_secret_value())
-                return WebhookPublisher(
-                    _given("webhook.url", hook.url),
-                    token=reveal(hook.token),
-                    concurrency=hook.concurrency,
-                    timeout=hook.timeout_s,
-                )
-            case "kafka":
-                return KafkaPublisher(KafkaWriter(self._client, settings.bridge.messages_topic))
-            case "queue":
-                from prompt_processing.messaging.sql import SqlQueue  # noqa: PLC0415
-                from prompt_processing.storage import database  # noqa: PLC0415
-
-                return SqlQueue(database.engine(settings.repository.queue_url))
-            case "stdout":
-                return Lines()
+        yield look_at_sink(bridge.sink, partial(open_sink, self.settings), send=send)
 
     def _clock(self) -> Clock:
         offset = self.settings.worker.clock_offset_s
         return NightClock(offset) if offset else WallClock()
-
-
-def _check_confidential(name: str, url: str, secret: str) -> None:
-    """Refuse to send a secret in the clear to another machine."""
-    found = urlsplit(url)
-    if secret and found.scheme == "http" and found.hostname not in {"localhost", "127.0.0.1", "::1"}:
-        raise ConfigError(f"{name}: a password or token is sent with https only")
 
 
 def _check_queues(queues: Mapping[int, Sequence[str]]) -> None:
@@ -211,9 +168,3 @@ def _check_queues(queues: Mapping[int, Sequence[str]]) -> None:
     if unknown:
         known = ", ".join(sorted(CAMERAS))
         raise ConfigError(f"bridge.script_queues: {', '.join(sorted(unknown))}: unknown; known are {known}")
-
-
-def _given(name: str, value: str) -> str:
-    if not value:
-        raise ConfigError(f"{name}: is needed for this bridge.sink, and not given")
-    return value

@@ -7,8 +7,7 @@ from typing import Final
 
 from prompt_processing.config import Settings
 from prompt_processing.domain.errors import ConfigError
-from prompt_processing.factory.opening import open_queue
-from prompt_processing.messaging.lines import Lines, Nowhere
+from prompt_processing.factory.stores import Stores, open_lines, open_nowhere, open_topic
 from prompt_processing.messaging.port import Publisher
 from prompt_processing.night.plan import Publish
 
@@ -55,15 +54,13 @@ def _publisher(where: str) -> Publisher:
     kind, _, name = where.partition(":")
     match kind:
         case "queue" if name:
-            return open_queue(Path(name).resolve())
+            return Stores.open(Path(name).resolve()).publisher
         case "pubsub" if _TOPIC.fullmatch(name):
-            from prompt_processing.messaging.pubsub import PubSubPublisher  # noqa: PLC0415 (not on a laptop)
-
-            return PubSubPublisher(name)
+            return open_topic(name)
         case "stdout" if where == kind:
-            return Lines()
+            return open_lines()
         case "none" if where == kind:
-            return Nowhere()
+            return open_nowhere()
     raise ConfigError(f"events cannot go to {where!r}; there is {KINDS}")
 
 

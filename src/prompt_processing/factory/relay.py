@@ -3,14 +3,10 @@
 from pathlib import Path
 
 from prompt_processing.config import Settings
-from prompt_processing.delivery.archive import AlertArchive
-from prompt_processing.delivery.decisions import DecisionStore
-from prompt_processing.delivery.metrics import FolderMetrics
 from prompt_processing.delivery.relay import Relay
 from prompt_processing.delivery.relay_metrics import RelayMetrics
 from prompt_processing.domain.clock import NightClock, WallClock
-from prompt_processing.ledger.sql import SqlLedger
-from prompt_processing.storage import database, object_store
+from prompt_processing.factory.stores import Stores
 
 
 def open_relay(repo: Path) -> tuple[Relay, RelayMetrics]:
@@ -31,15 +27,16 @@ def open_relay(repo: Path) -> tuple[Relay, RelayMetrics]:
         If the ledger does not answer.
     """
     settings = Settings.load(repo)
-    places, offset = settings.repository, settings.worker.clock_offset_s
-    ledger = SqlLedger(database.engine(places.ledger_url))
-    metrics = RelayMetrics(ledger)
+    offset = settings.worker.clock_offset_s
+    clock = NightClock(offset) if offset else WallClock()
+    stores = Stores(repo, settings, clock)
+    metrics = RelayMetrics(stores.ledger)
     relay = Relay(
-        ledger=ledger,
-        decisions=DecisionStore(object_store.root(places.decisions)),
-        alerts=AlertArchive(object_store.root(places.alerts)),
-        metrics=FolderMetrics(object_store.root(places.metrics)),
-        clock=NightClock(offset) if offset else WallClock(),
+        ledger=stores.ledger,
+        decisions=stores.decisions,
+        alerts=stores.alerts,
+        metrics=stores.metrics,
+        clock=clock,
         on_try=metrics.on_try,
     )
     return relay, metrics

@@ -63,19 +63,16 @@ def run_worker(
 
 def _arrival_hints(factory: Factory, hint: Callable[[], None]) -> AbstractContextManager[object]:
     """Return a context in which hints of arrivals are given, as far as this worker gets any."""
-    if factory.incoming.isLocal:
+    if factory.stores.incoming.isLocal:
         return ArrivalWatcher(
-            incoming=Path(factory.incoming.ospath),
-            arrivals=factory.arrivals,
+            incoming=Path(factory.stores.incoming.ospath),
+            arrivals=factory.stores.arrivals,
             note=factory.note_arrival,
             hint=hint,
             listing_interval=factory.settings.worker.listing_interval_s,
         )
-    if factory.settings.pubsub.hints:
-        from prompt_processing.messaging.pubsub import PubSubHints  # noqa: PLC0415 (not on a laptop)
-
-        return HintRelay(PubSubHints(factory.settings.pubsub.hints), hint)
-    return nullcontext()
+    hints = factory.stores.hints
+    return nullcontext() if hints is None else HintRelay(hints, hint)
 
 
 def play_night(
@@ -124,8 +121,10 @@ def play_night(
     total = sum(len(action.bodies) for action in actions if isinstance(action, Publish))
     clock = SkippingClock(Time(actions[0].at, format="unix", scale="utc"))
     factory = Factory(repo, clock)
-    if not factory.incoming.isLocal:
-        raise ConfigError(f"{factory.incoming}: a night is played into a folder; see prompt camera play")
+    if not factory.stores.incoming.isLocal:
+        raise ConfigError(
+            f"{factory.stores.incoming}: a night is played into a folder; see prompt camera play"
+        )
     done = 0
 
     def finished(visit: PlayedVisit) -> None:
@@ -139,16 +138,16 @@ def play_night(
         supervisor = factory.supervisor("player", factory.settings.worker.engines, set_up_logging)
         pace = AtSpeed(
             clock=clock,
-            publisher=factory.publisher,
-            ledger=factory.ledger,
-            decisions=factory.decisions,
+            publisher=factory.stores.publisher,
+            ledger=factory.stores.ledger,
+            decisions=factory.stores.decisions,
             on_visit=finished,
         )
         supervisor.on_handled = pace.on_handled
         errors: list[str] = []
         player = NightPlayer(
             folder=night / "raw",
-            landing=NotedLanding(Landing(factory.incoming), factory.note_arrival, supervisor.hint),
+            landing=NotedLanding(Landing(factory.stores.incoming), factory.note_arrival, supervisor.hint),
             announce=pace.announce,
             pace=pace,
             report=Report(progress=lambda *_: None, fault=errors.append, error=errors.append),

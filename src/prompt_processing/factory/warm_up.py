@@ -13,9 +13,9 @@ from pathlib import Path
 import prompt_processing
 from prompt_processing.domain.errors import InternalError
 from prompt_processing.domain.outcome import Status
+from prompt_processing.factory.prepare import prepare_repository
 from prompt_processing.factory.run import play_night
 from prompt_processing.night.at_speed import PlayedVisit
-from prompt_processing.repository.prepare import prepare_repository
 from prompt_processing.simulation.night import simulate_night
 
 

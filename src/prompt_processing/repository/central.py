@@ -16,8 +16,20 @@ CONFIG: Final = "butler.yaml"
 """File that makes a folder a Butler repository."""
 
 
-def open_central(repo: Path) -> "Butler":
-    """Open the central Butler of a repository for writing.
+def open_central(repo: Path, *, writeable: bool = True) -> "Butler":
+    """Open the central Butler of a repository.
+
+    Parameters
+    ----------
+    repo
+        Folder of the repository.
+    writeable
+        Whether something is to be stored in it.
+
+    Returns
+    -------
+    butler
+        The Butler.
 
     Raises
     ------
@@ -27,7 +39,7 @@ def open_central(repo: Path) -> "Butler":
     from lsst.daf.butler import Butler
 
     require_repository(repo)
-    return Butler.from_config(Settings.load(repo).repository.butler, writeable=True)
+    return Butler.from_config(Settings.load(repo).repository.butler, writeable=writeable)
 
 
 def require_repository(repo: Path) -> None:

@@ -99,8 +99,8 @@ def start_arrivals(repo: Path) -> Border:
             factory.note_arrival(key)
         finally:
             # Nothing is listed here, so nothing has to be remembered of all the raws of a season.
-            factory.arrivals.forget(key)
+            factory.stores.arrivals.forget(key)
 
-    service = ArrivalsService(factory.incoming, note, factory.arrivals.exists)
-    _ = factory.ledger, factory.publisher  # what is wrong with them is told now
+    service = ArrivalsService(factory.stores.incoming, note, factory.stores.arrivals.exists)
+    _ = factory.stores.ledger, factory.stores.publisher  # what is wrong with them is told now
     return Border(settings.push, verifier, handle=service.handle, is_ready=lambda: True)

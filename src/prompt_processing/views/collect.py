@@ -178,7 +178,7 @@ def _light_curve(settings: Settings, alerts: Sequence[AlertSummary]) -> ObjectCu
         return None
     counts = Counter(alert.object_id for alert in usable)
     chosen = max(usable, key=lambda alert: (counts[alert.object_id], alert.snr))
-    curve = SqlApdb(settings.repository.apdb_url).light_curve(int(chosen.object_id or 0))
+    curve = SqlApdb(settings.apdb.database_url).light_curve(int(chosen.object_id or 0))
     points = _points(curve.sources, detected=True)
     seen = {point.visit for point in points}
     points += [point for point in _points(curve.forced, detected=False) if point.visit not in seen]

@@ -5,11 +5,10 @@ from pathlib import Path
 from lsst.daf.butler import Butler
 from sqlalchemy import text
 
-from prompt_processing.apdb import sql as apdb
 from prompt_processing.config import Settings, write_default
-from prompt_processing.domain.errors import ConfigError, RepositoryError
+from prompt_processing.domain.errors import ConfigError
+from prompt_processing.factory.stores import make_databases
 from prompt_processing.instruments.butler import make_butler, prepare_butler
-from prompt_processing.ledger.sql import SqlLedger
 from prompt_processing.storage import database, object_store
 
 
@@ -45,11 +44,7 @@ def create_repository(repo: Path) -> None:
         if places.registry_url:
             _prepare_registry(places.registry_url)
         make_butler(places.butler, places.registry_url)
-    try:
-        apdb.SqlApdb(places.apdb_url)
-    except RepositoryError:
-        apdb.init(places.apdb_url)
-    SqlLedger(database.engine(places.ledger_url))
+    make_databases(repo)
 
 
 def _make_place(place: str) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 import yaml
 
 from prompt_processing.config import FILE_NAME, Settings
+from prompt_processing.factory.create import create_repository
 from prompt_processing.instruments.cameras import get_camera
 from prompt_processing.repository.calibs import build_calibs
-from prompt_processing.repository.create import create_repository
 from prompt_processing.repository.raws import describe_raws
 from prompt_processing.repository.refcat import ingest_refcat
 from prompt_processing.repository.templates import build_templates
