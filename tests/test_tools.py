@@ -37,7 +37,8 @@ def test_docstrings_need_parameters_and_returns_and_exceptions_only_shrink(tmp_p
     (tmp_path / "module.py").write_text(
         'def double(count: int) -> int:\n    """Return twice a count."""\n    return 2 * count\n\n\n'
         'def half(count: int) -> int:\n    """Return a half.\n\n    Parameters\n    ----------\n    count\n'
-        "        A count.\n    size\n        Not a parameter.\n\n    Returns\n    -------\n    int\n        The half.\n"
+        "        A count.\n    size\n        Not a parameter.\n\n    Returns\n    -------\n"
+        "    int\n        The half.\n"
         '    """\n    return count // 2\n\n\n'
         "def _private(count: int) -> int:\n    return count\n"
     )

@@ -99,6 +99,6 @@ class Camera(ABC):
             return ra, dec
         if rotation is None:
             name = self.raw_name(detector)
-            raise EventError(f"without an angle on the sky nobody knows where {name} looks")
+            raise EventError(f"the event has no sky rotation angle, so the field of {name} is unknown")
         centre = self.predicted_wcs(detector, ra, dec, rotation).wcs.crval
         return float(centre[0]), float(centre[1])

@@ -102,5 +102,5 @@ def start_arrivals(repo: Path) -> Border:
             factory.arrivals.forget(key)
 
     service = ArrivalsService(factory.incoming, note, factory.arrivals.exists)
-    _ = factory.ledger, factory.publisher  # what is wrong with them is told now
+    _ = factory.ledger, factory.publisher  # open both now, so that wrong settings fail at the start
     return Border(settings.push, verifier, handle=service.handle, is_ready=lambda: True)
