@@ -54,11 +54,12 @@ coverage: $(VENV)/dev.installed  ## Run the fast tests and show which lines and 
 mutants: $(VENV)/dev.installed  ## Change one token at a time and see whether the tests notice (hours; ROOMS=ledger for one)
 	$(BIN)/python tools/mutants.py $(ROOMS)
 
-lint: $(VENV)/dev.installed  ## Check style, types and layers
+lint: $(VENV)/dev.installed  ## Check style, types, layers and docstrings
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tools/check_docstrings.py
 
 bench-bridge: $(VENV)/dev.installed  ## Measure the bridge on a real broker and the Pub/Sub emulator (2 minutes)
 	$(BIN)/python benchmarks/bridge.py

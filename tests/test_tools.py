@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import check_docstrings
+
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(file.stem for file in (ROOT / "tools" / "local_cloud").glob("[a-z]*.py"))
 
@@ -29,3 +31,23 @@ def test_benchmarks_find_what_they_import(script):
         [sys.executable, "-c", code], cwd=script.parent, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_docstrings_need_parameters_and_returns_and_exceptions_only_shrink(tmp_path):
+    (tmp_path / "module.py").write_text(
+        'def double(count: int) -> int:\n    """Return twice a count."""\n    return 2 * count\n\n\n'
+        'def half(count: int) -> int:\n    """Return a half.\n\n    Parameters\n    ----------\n    count\n'
+        "        A count.\n    size\n        Not a parameter.\n\n    Returns\n    -------\n"
+        "    int\n        The half.\n"
+        '    """\n    return count // 2\n\n\n'
+        "def _private(count: int) -> int:\n    return count\n"
+    )
+    found = check_docstrings.incomplete(tmp_path)
+    assert found == {
+        "module.double": ["PR01 no description of count", "RT01 no Returns"],
+        "module.half": ["PR02 unknown size"],
+    }
+    assert check_docstrings.complaints(found, ["module.double", "module.half"]) == []
+    assert check_docstrings.complaints(found, ["module.double"]) == ["module.half: PR02 unknown size"]
+    assert len(check_docstrings.complaints(found, ["module.double", "module.gone", "module.half"])) == 1
+    assert len(check_docstrings.complaints(found, ["module.half", "module.double"])) == 1

@@ -50,7 +50,7 @@ class Handled(StrEnum):
     UNSENDABLE = "unsendable"
     """It cannot be read, or the sink will never take it."""
     LEFT = "left"
-    """Nothing: it is left to whoever comes next."""
+    """Not handled: the next owner of the partition handles it."""
 
 
 class Bridge:
@@ -141,7 +141,7 @@ class Bridge:
         if handled is not Handled.LEFT:
             handled = self._until_done(lambda: self._commit(record, handled), record, deadline)
         if handled is Handled.LEFT:
-            _LOG.warning("record left to whoever comes next", record=str(record))
+            _LOG.warning("record left to the next owner of the partition", record=str(record))
         return handled
 
     def _until_done(self, attempt: Callable[[], Handled], record: Record, deadline: "_Deadline") -> Handled:
@@ -192,7 +192,7 @@ class Bridge:
             return True
 
     def _handle(self, record: Record, seen: float) -> Handled:
-        """Send the messages of a record, or keep it as a dead letter, or note why nobody gets it."""
+        """Send the messages of a record, or store it as a dead letter, or count it as skipped."""
         try:
             event = self._decoder(record)
             found = self._rules.messages(event, seen)
@@ -260,13 +260,13 @@ class _Deadline:
 
 
 def _in_thread(work: Callable[[], Handled]) -> Future[Handled]:
-    """Do some work in a thread that keeps nobody from ending."""
+    """Run work in a daemon thread, which does not keep the process alive."""
     future: Future[Handled] = Future()
 
     def run() -> None:
         try:
             future.set_result(work())
-        except BaseException as error:  # noqa: BLE001 (raised again by whoever waits)
+        except BaseException as error:  # noqa: BLE001 (raised again by `Future.result`)
             future.set_exception(error)
 
     threading.Thread(target=run, name="record", daemon=True).start()
@@ -277,7 +277,7 @@ def _origin(record: Record) -> dict[str, str]:
     """Return where the messages of a record come from (https://www.w3.org/TR/trace-context/)."""
     given = record.headers.get("traceparent", b"").decode(errors="replace")
     digest = hashlib.sha256(str(record).encode()).hexdigest()
-    # Made of the record's place if there is none: the same record has the same trace whoever sends it.
+    # Without one, derive it from the record's place: each bridge gives a record the same trace.
     trace = given if _TRACEPARENT.fullmatch(given) else f"00-{digest[:32]}-{digest[32:48]}-01"
     return {
         "source_topic": record.topic,

@@ -37,7 +37,7 @@ def look_at_kafka(
 ) -> Iterator[Found]:
     """Yield whether the brokers answer, allow what is done with each topic, and let the group be seen."""
     refusals: list[str] = []
-    # What is wrong with a password or a certificate is told beside the request only.
+    # The client reports a wrong password or certificate through this callback only.
     settings: dict[str, Any] = {
         **client,
         "error_cb": lambda error: refusals.append(error.str()),

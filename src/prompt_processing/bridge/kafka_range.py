@@ -143,7 +143,7 @@ class RangeSource:
         if problem is not None:
             if problem.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001 (the public name of an internal code)
                 raise StoreError(f"{place[0]}: {problem.str()}")
-            # The last records of a range may be marks of transactions, which nobody is given.
+            # A range may end with transaction markers, which the client does not deliver.
             self._left.pop(place, None)
             return None
         record = to_record(message)

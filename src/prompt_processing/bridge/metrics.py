@@ -24,9 +24,7 @@ class BridgeMetrics:
         self.fanout_messages = Counter(
             "bridge_fanout_messages", "Messages that were sent and acknowledged", ["kind"], registry=registry
         )
-        self.skipped = Counter(
-            "bridge_skipped", "Events that nobody gets, by the reason", ["reason"], registry=registry
-        )
+        self.skipped = Counter("bridge_skipped", "Skipped events by reason", ["reason"], registry=registry)
         self.expired = Counter("bridge_expired", "Events that were too old", registry=registry)
         self.dead_letters = Counter(
             "bridge_dead_letters", "Records that could not be read or were refused", registry=registry

@@ -20,7 +20,7 @@ from prompt_processing.instruments.fan_out import detector_visits
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """An event that nobody gets."""
+    """An event without messages."""
 
     reason: str
 

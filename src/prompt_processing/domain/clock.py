@@ -41,7 +41,7 @@ class WallClock:
 
 @dataclass(frozen=True, slots=True)
 class NightClock:
-    """The clock on the wall, moved to another night: seconds pass as ever."""
+    """The wall clock plus a constant offset, for playing another night in real time."""
 
     offset: float
     """What is added to the wall clock [s]; negative for a night in the past."""

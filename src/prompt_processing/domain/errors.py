@@ -11,7 +11,7 @@ PromptError
 │   ├── StaleClaimError       another attempt has taken over; this one must write nothing more
 │   ├── ImageArrivedError     an image came while its visit was being given up
 │   ├── EngineLostError       the process that did the work ended, hung or grew too big
-│   └── DrainedError          the worker is being stopped; somebody else goes on
+│   └── DrainedError          the worker is stopping; another one continues
 └── PermanentError            trying again gives the same result: the outcome is recorded
     ├── EventError            a visit event that cannot be read            bad-event
     ├── RefusedMessageError   who gets the messages will never take one    refused-message

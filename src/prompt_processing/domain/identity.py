@@ -19,7 +19,7 @@ MAX_SNAPS: Final = 1000
 
 
 class RawIdentity(NamedTuple):
-    """Which image of which group a raw is."""
+    """Group and snap of a raw."""
 
     group: str | None
     """Name of the group; `None` if neither sidecar nor header names one."""

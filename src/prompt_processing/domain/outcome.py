@@ -1,4 +1,4 @@
-"""How a visit on a detector ended, how long it took, and what is told to whoever delivered it."""
+"""Outcome of a detector-visit, its stage times, and the answer to its message."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -91,7 +91,7 @@ class Stopwatch:
     Attributes
     ----------
     latency
-        As in `StageTimes`; set by whoever sends the alerts.
+        As in `StageTimes`; set when the alerts are sent.
     """
 
     def __init__(self) -> None:

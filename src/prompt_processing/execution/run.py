@@ -37,7 +37,7 @@ class Outputs:
         return found[0] if found else None
 
     def replace(self, dataset_type: str, value: Any) -> None:
-        """Put something else in the place of an output, if the pipeline made it."""
+        """Replace an output, if the pipeline made it."""
         for ref in self.datasets:
             if ref.datasetType.name == dataset_type:
                 self.datasets[ref] = value

@@ -68,7 +68,20 @@ def _sky(table: pd.DataFrame) -> SkyCoord:
 
 
 def before(table: pd.DataFrame, mjd: float) -> pd.DataFrame:
-    """Return the measurements that are older than a visit's midpoint [MJD, TAI]."""
+    """Return the measurements before a visit.
+
+    Parameters
+    ----------
+    table
+        Measurements with the column ``midpointMjdTai`` [d].
+    mjd
+        Midpoint of the visit [MJD, TAI].
+
+    Returns
+    -------
+    earlier
+        The rows before the midpoint.
+    """
     return table[table["midpointMjdTai"] < mjd]
 
 

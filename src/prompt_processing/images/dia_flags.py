@@ -20,8 +20,8 @@ DISQUALIFYING_FLAGS: Final = {
     "isDipole": "a star that the astrometry or the kernel has not put exactly on its template",
     "psfFlux_flag": "the flux could not be measured",
 }
-"""Columns of which one that is true keeps a source from counting as a real detection, and why.
-``isNegative`` is not among them: what got fainter than the template is real."""
+"""Reason for each flag column that excludes a source from the real detections.
+``isNegative`` is not a reason: a source that is fainter than in the template is real."""
 
 _PLANES: Final = {
     "pixelFlags_bad": MaskPlane.BAD,

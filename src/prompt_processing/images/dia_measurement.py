@@ -122,7 +122,7 @@ def measure(
     columns |= _apertures(difference, x, y)
     columns |= _forced(science, template, science_psf, x, y)
     columns |= pixel_flags(difference.mask, x, y, np.asarray(peaks["bbox_size"]), fwhm)
-    # Of the hundreds of peaks along a satellite's trail nobody wants to know the shapes.
+    # Skip shape fits of peaks on a satellite's trail: a trail has hundreds, and their shapes are not used.
     hopeless = columns["pixelFlags_streakCenter"] | columns["pixelFlags_saturatedCenter"]
     columns |= _shapes(difference, psf, peaks, fits, sky, fwhm, hopeless)
     centre = psf.at(difference.shape[1] / 2, difference.shape[0] / 2)

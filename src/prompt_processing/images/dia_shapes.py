@@ -45,7 +45,18 @@ class Stamp:
         return self.data.shape[0] // 2
 
     def model(self, x: float, y: float) -> NDArray[np.float64]:
-        """Return a point source of flux 1 at an offset from the middle pixel, shape ``(size, size)``."""
+        """Return the image of a point source of flux 1.
+
+        Parameters
+        ----------
+        x, y
+            Offset of the source from the middle pixel [px].
+
+        Returns
+        -------
+        model
+            Image with the shape of the stamp.
+        """
         size = self.psf.shape[0] - 2 * PADDING
         ix, iy = int(np.floor(x + 0.5)), int(np.floor(y + 0.5))
         whole = np.empty((size, size))
@@ -64,10 +75,15 @@ class Stamp:
     def fit(self, *models: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
         """Fit the fluxes of models by weighted least squares.
 
+        Parameters
+        ----------
+        *models
+            Images of flux 1, shape ``(size, size)`` of the stamp.
+
         Returns
         -------
         fluxes, errors, chi2
-            Not finite where the models cannot be told apart.
+            Fluxes and errors, shape ``(n_models,)``; NaN, and an infinite chi2, for degenerate models.
         """
         columns = np.stack([model.ravel() for model in models], axis=1)
         weighted = columns * self.weight.ravel()[:, np.newaxis]
@@ -98,7 +114,12 @@ def cut_stamp(difference: MaskedImage, psf: NDArray[np.float64], x: int, y: int,
     x, y
         Middle pixel.
     fwhm
-        FWHM of the PSF in pixels; the stamp reaches `FIT_RADIUS` times it.
+        FWHM of the PSF [px]; the stamp reaches `FIT_RADIUS` times it.
+
+    Returns
+    -------
+    stamp
+        Pixels outside of the image have weight 0.
     """
     half = int(np.ceil(FIT_RADIUS * fwhm))
     ny, nx = difference.shape

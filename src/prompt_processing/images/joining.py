@@ -88,7 +88,20 @@ class TractGrid:
 
 
 def shifted(wcs: WCS, x0: int, y0: int) -> WCS:
-    """Return the WCS of the part of an image that begins at pixel ``(x0, y0)``."""
+    """Return the WCS of a part of an image.
+
+    Parameters
+    ----------
+    wcs
+        WCS of the image.
+    x0, y0
+        0-based pixel of the image that is the first of the part.
+
+    Returns
+    -------
+    wcs
+        A changed copy.
+    """
     result = wcs.deepcopy()
     result.wcs.crpix = wcs.wcs.crpix - (x0, y0)
     result.wcs.set()
@@ -101,9 +114,14 @@ def to_arrays(grids: dict[int, TractGrid], patches: Iterable[tuple[int, int]]) -
     Parameters
     ----------
     grids
-        By number of the tract.
+        Joined pixels and WCS by number of the tract.
     patches
-        Tract and patch of everything that was pasted.
+        Tract and patch number of each patch in the joined pixels.
+
+    Returns
+    -------
+    arrays
+        ``tracts``, ``patches`` with shape ``(n, 2)``, and the planes and the WCS of each tract.
     """
     arrays: dict[str, Any] = {
         "tracts": np.array(sorted(grids), np.int64),
@@ -123,7 +141,18 @@ def to_arrays(grids: dict[int, TractGrid], patches: Iterable[tuple[int, int]]) -
 
 
 def from_arrays(arrays: dict[str, Any]) -> list[tuple[MaskedImage, WCS]]:
-    """Return the images of the tracts, which share their pixels with the arrays, in order of the tracts."""
+    """Return the images of the tracts with their WCS.
+
+    Parameters
+    ----------
+    arrays
+        Arrays of `to_arrays`.
+
+    Returns
+    -------
+    images
+        In order of the tracts; the pixels are shared with the arrays.
+    """
     images = []
     for tract in arrays["tracts"]:
         wcs = WCS(naxis=2)

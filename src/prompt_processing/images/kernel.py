@@ -53,13 +53,37 @@ class MatchingKernel:
     """Shape ``(ny, nx)`` of the image it belongs to."""
 
     def at(self, x: float, y: float) -> NDArray[np.float64]:
-        """Return the kernel at a position (0-based pixels), shape ``(size, size)``."""
+        """Return the kernel at a position.
+
+        Parameters
+        ----------
+        x, y
+            0-based pixel position.
+
+        Returns
+        -------
+        kernel
+            Shape ``(size, size)``.
+        """
         return np.tensordot(polynomial_terms(x, y, self.shape, self.order), self.planes, axes=1)
 
     def factor(
         self, k: int, y: NDArray[np.float64], x: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the factors of plane ``k`` in rows ``y`` and in columns ``x``; they are to be multiplied."""
+        """Return the spatial factors of a plane; their outer product multiplies the plane.
+
+        Parameters
+        ----------
+        k
+            Number of the plane.
+        y, x
+            0-based rows and columns [px].
+
+        Returns
+        -------
+        in_y, in_x
+            Factors with the shapes of ``y`` and ``x``.
+        """
         i, j = exponents(self.order)[k]
         ny, nx = self.shape
         return (2.0 * y / ny - 1.0) ** j, (2.0 * x / nx - 1.0) ** i

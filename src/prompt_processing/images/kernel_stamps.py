@@ -40,7 +40,18 @@ FOREIGN_GROWTH: Final = 4
 
 
 def exponents(order: int) -> list[tuple[int, int]]:
-    """Return the exponents (i, j), ``i + j <= order``, in the order of `~.psf.polynomial_terms`."""
+    """Return the exponents (i, j), ``i + j <= order``, in the order of `~.psf.polynomial_terms`.
+
+    Parameters
+    ----------
+    order
+        Largest ``i + j``.
+
+    Returns
+    -------
+    exponents
+        Pairs of exponents of x and y.
+    """
     return [(i, j) for i in range(order + 1) for j in range(order + 1 - i)]
 
 
@@ -67,7 +78,20 @@ class Basis:
 
 
 def make_basis(scale: float, degrees: tuple[int, ...]) -> Basis:
-    """Return the basis for a scale of the widths (1 at `REFERENCE_FWHM`) and one degree per Gaussian."""
+    """Return the basis of Gaussians times polynomials (Alard & Lupton 1998).
+
+    Parameters
+    ----------
+    scale
+        Factor on the widths; 1 at `REFERENCE_FWHM`.
+    degrees
+        Degree of the polynomial of each Gaussian in `WIDTHS`.
+
+    Returns
+    -------
+    basis
+        Separable functions with normalized filters.
+    """
     half = round(HALF_SIZE * scale)
     u = np.arange(-half, half + 1, dtype=np.float64)
     filters: list[NDArray[np.float64]] = []
@@ -107,7 +131,18 @@ class StampEquations:
     """Shape ``(n_stamps,)``: number of pixels with weight."""
 
     def chi2(self, coefficients: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Chi2 of each stamp for its coefficients, shape ``(n_stamps, n_basis)``."""
+        """Return the chi2 of each stamp.
+
+        Parameters
+        ----------
+        coefficients
+            Coefficients of the basis for each stamp, shape ``(n_stamps, n_basis)``.
+
+        Returns
+        -------
+        chi2
+            Shape ``(n_stamps,)``.
+        """
         linear = np.einsum("sb,sb->s", coefficients, self.vector)
         quadratic = np.einsum("sb,sbc,sc->s", coefficients, self.matrix, coefficients, optimize=True)
         return self.norm - 2.0 * linear + quadratic

@@ -191,7 +191,18 @@ def decorrelation_kernel(
 
 
 def kernel_reach(kernel: NDArray[np.float64]) -> int:
-    """Return the distance [pixel] beyond which less than `REACH_SHARE` of the absolute kernel lies."""
+    """Return the half size of the square that holds the kernel but for a share of `REACH_SHARE`.
+
+    Parameters
+    ----------
+    kernel
+        Kernel, shape ``(size, size)``, odd size.
+
+    Returns
+    -------
+    reach
+        Distance from the middle pixel [px], in the maximum norm.
+    """
     half = kernel.shape[0] // 2
     offsets = np.abs(np.arange(-half, half + 1))
     distance = np.maximum(offsets[:, np.newaxis], offsets[np.newaxis, :])

@@ -28,7 +28,13 @@ def make_butler(root: str, registry: str | None = None) -> None:
 
 
 def prepare_butler(butler: Butler) -> None:
-    """Register dataset types, skymap, instrument and collections; safe to repeat."""
+    """Register dataset types, skymap, instrument and collections; safe to repeat.
+
+    Parameters
+    ----------
+    butler
+        A writeable Butler.
+    """
     register_dataset_types(butler)
     register_skymap(butler)
     butler.collections.register(collections.SKYMAPS, CollectionType.RUN)

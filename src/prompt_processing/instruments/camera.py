@@ -31,7 +31,18 @@ class Camera(ABC):
 
     @abstractmethod
     def band_of(self, physical_filter: str) -> str:
-        """Return the band of a physical filter; ``unknown`` if it is not known."""
+        """Return the band of a physical filter.
+
+        Parameters
+        ----------
+        physical_filter
+            Name of the filter in the header.
+
+        Returns
+        -------
+        band
+            Name of the band, such as ``r`` or ``white``; ``unknown`` for an unknown filter.
+        """
 
     @abstractmethod
     def filters(self) -> list[str]:
@@ -39,29 +50,84 @@ class Camera(ABC):
 
     @abstractmethod
     def detector_shape(self, detector: int) -> tuple[int, int]:
-        """Return the shape ``(ny, nx)`` of a detector, to predict a footprint before there is a raw."""
+        """Return the shape of a detector, to predict a footprint before the raw arrives.
+
+        Parameters
+        ----------
+        detector
+            Number of the detector.
+
+        Returns
+        -------
+        shape
+            ``(ny, nx)`` [px].
+        """
 
     @abstractmethod
     def raw_name(self, detector: int) -> str:
-        """Return the name of a detector in the keys of raws, such as ``R22_S11``."""
+        """Return the name of a detector in the keys of raws, such as ``R22_S11``.
+
+        Parameters
+        ----------
+        detector
+            Number of the detector.
+
+        Returns
+        -------
+        name
+            Raft and sensor.
+        """
 
     @abstractmethod
     def raft_and_sensor(self, detector: int) -> tuple[str, str]:
-        """Return the names of a detector's raft and slot in data ids."""
+        """Return the names of a detector's raft and slot in data ids.
+
+        Parameters
+        ----------
+        detector
+            Number of the detector.
+
+        Returns
+        -------
+        raft, slot
+            The two names.
+        """
 
     def offset(self, detector: int) -> tuple[float, float]:
-        """Return where a detector's centre is from the boresight [px], along the detector's axes."""
+        """Return the offset of a detector's centre from the boresight.
+
+        Parameters
+        ----------
+        detector
+            Number of the detector.
+
+        Returns
+        -------
+        x, y
+            Offset along the detector's axes [px].
+        """
         del detector
         return 0.0, 0.0
 
     def number_of(self, raw_name: str) -> int | None:
-        """Return the number of the detector of a raw, `None` if there is no such science detector."""
+        """Return the number of the detector of a raw.
+
+        Parameters
+        ----------
+        raw_name
+            Name of the detector, as `raw_name` returns it.
+
+        Returns
+        -------
+        number
+            `None` if no science detector has the name.
+        """
         return next((number for number in self.detectors if self.raw_name(number) == raw_name), None)
 
     def predicted_wcs(
         self, detector: int, ra: float, dec: float, rotation: float, shape: tuple[int, int] | None = None
     ) -> WCS:
-        """Return the WCS of a detector, by what a header or an event tells.
+        """Return the WCS of a detector, predicted from the pointing in a header or an event.
 
         Parameters
         ----------
@@ -88,17 +154,31 @@ class Camera(ABC):
         return recentred(plane, shape)
 
     def centre(self, detector: int, ra: float, dec: float, rotation: float | None) -> tuple[float, float]:
-        """Return where the centre of a detector looks, ICRS [deg].
+        """Return the position of a detector's centre on the sky.
+
+        Parameters
+        ----------
+        detector
+            Number of the detector.
+        ra, dec
+            Boresight, ICRS [deg].
+        rotation
+            ``ROTPA`` [deg]; `None` if the event has none.
+
+        Returns
+        -------
+        ra, dec
+            Position, ICRS [deg].
 
         Raises
         ------
         EventError
-            If it is not at the boresight and the rotation is not known.
+            If the detector is not at the boresight and the rotation is unknown.
         """
         if self.offset(detector) == (0.0, 0.0):
             return ra, dec
         if rotation is None:
             name = self.raw_name(detector)
-            raise EventError(f"without an angle on the sky nobody knows where {name} looks")
+            raise EventError(f"the event has no sky rotation angle, so the field of {name} is unknown")
         centre = self.predicted_wcs(detector, ra, dec, rotation).wcs.crval
         return float(centre[0]), float(centre[1])

@@ -37,7 +37,7 @@ class LatissCamera(Camera):
     detectors = (0,)
 
     def band_of(self, physical_filter: str) -> str:
-        """Return the band of a physical filter ``FILTER~GRATING``.
+        """See the port. Physical filters are ``FILTER~GRATING``.
 
         The filter wheel decides; with an empty one a filter in the grating wheel does. A filter of another
         name has the band of its Sloan letter if it has one, and is ``unknown`` otherwise.
@@ -53,17 +53,17 @@ class LatissCamera(Camera):
         return [f"{name}~empty" for name in _LATISS_BANDS] + [f"empty~{name}" for name in _SLOAN_FILTERS]
 
     def detector_shape(self, detector: int) -> tuple[int, int]:
-        """Return the shape ``(ny, nx)`` of the detector."""
+        """See the port."""
         del detector
         return 4000, 4072
 
     def raw_name(self, detector: int) -> str:
-        """Return ``R00_S00``."""
+        """See the port."""
         del detector
         return "R00_S00"
 
     def raft_and_sensor(self, detector: int) -> tuple[str, str]:
-        """Return ``RXX`` and ``S00``."""
+        """See the port. The raft of the only detector is ``RXX``."""
         del detector
         return "RXX", "S00"
 
@@ -79,7 +79,7 @@ class LsstCamCamera(Camera):
     detectors = tuple(range(189))
 
     def band_of(self, physical_filter: str) -> str:
-        """Return the band of a physical filter, such as r of ``r_57``.
+        """See the port. For example, ``r_57`` has band r.
 
         A filter of another serial number has the band of its first letter if it has one.
         """
@@ -92,27 +92,27 @@ class LsstCamCamera(Camera):
         return [*_LSSTCAM_FILTERS, *_NO_FILTERS]
 
     def detector_shape(self, detector: int) -> tuple[int, int]:
-        """Return the shape ``(ny, nx)`` of a detector, which depends on its vendor."""
+        """See the port. The shape depends on the vendor."""
         return SHAPES[places()[detector].vendor]
 
     def raw_name(self, detector: int) -> str:
-        """Return the name of a detector, such as ``R22_S11``."""
+        """See the port."""
         return places()[detector].name
 
     def raft_and_sensor(self, detector: int) -> tuple[str, str]:
-        """Return the names of raft and slot, such as ``R22`` and ``S11``."""
+        """See the port."""
         place = places()[detector]
         return place.raft, place.sensor
 
     def number_of(self, raw_name: str) -> int | None:
-        """Return the number of a detector, such as 94 of ``R22_S11``."""
+        """See the port. For example, 94 is ``R22_S11``."""
         try:
             return number(raw_name)
         except KeyError:
             return None
 
     def offset(self, detector: int) -> tuple[float, float]:
-        """Return where a detector's centre is from the boresight [px], along the detector's axes.
+        """See the port.
 
         The rows of an image run against the camera's y axis, as those of LATISS do (``docs/reference``).
         """
@@ -129,6 +129,16 @@ CAMERAS: Final[dict[str, Camera]] = {camera.name: camera for camera in (LATISS, 
 def get_camera(name: str) -> Camera:
     """Return the camera of a name.
 
+    Parameters
+    ----------
+    name
+        Name of the instrument in data ids.
+
+    Returns
+    -------
+    camera
+        The camera.
+
     Raises
     ------
     ConfigError
@@ -141,6 +151,18 @@ def get_camera(name: str) -> Camera:
 
 def band_of(instrument: str, physical_filter: str) -> str:
     """Return the band of a physical filter of a camera.
+
+    Parameters
+    ----------
+    instrument
+        Name of the instrument in data ids.
+    physical_filter
+        Name of the filter in the header.
+
+    Returns
+    -------
+    band
+        Name of the band, or ``unknown``.
 
     Raises
     ------

@@ -1,6 +1,6 @@
-"""Who is expected to be processed: the detector-visits of an event.
+"""The detector-visits that an event announces.
 
-Whoever sends messages for an event and whoever checks afterwards what became of it asks here.
+The senders of messages and the audit use the same functions, so they expect the same detector-visits.
 """
 
 from collections.abc import Mapping, Sequence

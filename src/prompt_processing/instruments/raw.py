@@ -142,7 +142,7 @@ def _open(path: Path) -> fits.HDUList:
 def _check_places(path: Path, hdus: fits.HDUList, places: list[tuple[int, int]]) -> None:
     """Refuse a file whose HDUs are not where `check_structure` has found them.
 
-    They are read one after the other, so nobody follows a header that was not looked at.
+    HDUs are opened one after the other, so astropy follows only headers that were checked.
     """
     size = path.stat().st_size
     for index, (start, end) in enumerate(places):

@@ -79,12 +79,17 @@ class RingSkyMap:
         return self._first[-1]
 
     def tract_at(self, ra: float, dec: float) -> int:
-        """Return the tract to whose cell a position belongs.
+        """Return the tract whose cell contains a position.
 
         Parameters
         ----------
         ra, dec
             Position, ICRS [deg].
+
+        Returns
+        -------
+        tract
+            Number of the tract.
         """
         ring = self._ring(dec)
         cells = self._cells[ring]
@@ -96,12 +101,34 @@ class RingSkyMap:
         return 360.0 * (cell + 0.5) / self._cells[ring], -90.0 + self._height * (ring + 0.5)
 
     def tract_wcs(self, tract: int) -> WCS:
-        """Return the WCS of a tract's plane; its pixel (0, 0) is the first of patch 0 without border."""
+        """Return the WCS of a tract's plane.
+
+        Parameters
+        ----------
+        tract
+            Number of the tract.
+
+        Returns
+        -------
+        wcs
+            TAN projection; pixel (0, 0) is the first of the inner part of patch 0.
+        """
         side = self.patches * self.patch_inner
         return self._wcs(tract, (side + 1) / 2, (side + 1) / 2, side)
 
     def patch_wcs(self, patch: Patch) -> WCS:
-        """Return the WCS of a patch with its border, origin 0."""
+        """Return the WCS of a patch with its border.
+
+        Parameters
+        ----------
+        patch
+            The patch.
+
+        Returns
+        -------
+        wcs
+            TAN projection; call it with origin 0.
+        """
         side = self.patches * self.patch_inner
         x, y = (self.patch_inner * index - self.patch_border for index in self.patch_column_row(patch))
         return self._wcs(patch.tract, (side + 1) / 2 - x, (side + 1) / 2 - y, self.patch_shape[0])
@@ -112,14 +139,25 @@ class RingSkyMap:
         return column, row
 
     def patch_at(self, ra: float, dec: float) -> Patch:
-        """Return the patch without border in which a position lies, in the tract to whose cell it belongs."""
+        """Return the patch whose inner part, without border, contains a position.
+
+        Parameters
+        ----------
+        ra, dec
+            Position, ICRS [deg].
+
+        Returns
+        -------
+        patch
+            A patch of the tract at the position.
+        """
         tract = self.tract_at(ra, dec)
         pixel = self.tract_wcs(tract).wcs_world2pix([[ra, dec]], 0)[0]
         column, row = np.clip(np.floor((pixel + 0.5) / self.patch_inner), 0, self.patches - 1).astype(int)
         return Patch(tract, int(row * self.patches + column))
 
     def tract_region(self, tract: int) -> ConvexPolygon:
-        """Return the region that a tract's patches cover together, without the outermost border."""
+        """Return the region that the inner parts of a tract's patches cover."""
         side = self.patches * self.patch_inner
         return _region(self.tract_wcs(tract), (side, side))
 
@@ -128,7 +166,18 @@ class RingSkyMap:
         return _region(self.patch_wcs(patch), self.patch_shape)
 
     def tracts_overlapping(self, region: ConvexPolygon) -> list[int]:
-        """Return the tracts whose cells a region of at most a few degrees touches, ascending."""
+        """Return the tracts whose cells touch a region.
+
+        Parameters
+        ----------
+        region
+            Convex region of at most a few degrees.
+
+        Returns
+        -------
+        tracts
+            Numbers of the tracts, ascending.
+        """
         latitudes = region.getBoundingBox().getLat()
         south, north = latitudes.getA().asDegrees() - _MARGIN, latitudes.getB().asDegrees() + _MARGIN
         low, high = _right_ascensions(region)
@@ -140,10 +189,20 @@ class RingSkyMap:
         return sorted(found)
 
     def patches_overlapping(self, region: ConvexPolygon) -> list[Patch]:
-        """Return the patches that are needed to cover a region of at most a few degrees, in order.
+        """Return the patches that cover a region.
 
-        Those of each overlapping tract whose pixels without border touch the region: together they cover it,
-        and where tracts meet more than once.
+        These are the patches of each overlapping tract whose inner parts touch the region. Where tracts meet,
+        they cover it more than once.
+
+        Parameters
+        ----------
+        region
+            Convex region of at most a few degrees.
+
+        Returns
+        -------
+        patches
+            In order of tract and patch.
         """
         found: list[Patch] = []
         for tract in self.tracts_overlapping(region):
@@ -208,10 +267,17 @@ SKYMAP: Final = RingSkyMap()
 def register_skymap(butler: Butler, skymap: RingSkyMap = SKYMAP) -> None:
     """Insert the row of a skymap; safe to repeat.
 
+    Parameters
+    ----------
+    butler
+        A writeable Butler.
+    skymap
+        The skymap.
+
     Raises
     ------
     RepositoryError
-        If the repository has a skymap of that name with another geometry.
+        If the repository has another geometry under the name of the skymap.
     """
     row = {
         "name": skymap.name,

@@ -48,7 +48,7 @@ class PlayedVisit:
 
 
 class NotedLanding:
-    """A landing store whose worker is told of each image at once.
+    """A landing store that notes each image for its worker at once.
 
     Parameters
     ----------

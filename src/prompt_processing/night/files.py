@@ -65,7 +65,7 @@ def _named(file: Path) -> LocalRaw:
 
 
 def _in_folder(folder: Path, on_skip: Callable[[str], None]) -> Sequence[LocalRaw]:
-    # Calibs and earlier epochs have the same layout, but nobody waits for them.
+    # Calibs and earlier epochs have the same layout, but no visit waits for them.
     top = folder / "raw" if (folder / "raw").is_dir() else folder
     files = [path for path in sorted(top.rglob("*")) if path.is_file()]
     raws = [LocalRaw(raw, path) for path in files if (raw := _key_of(path)) is not None]

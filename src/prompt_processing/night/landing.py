@@ -1,4 +1,4 @@
-"""The landing store, as whoever takes the images sees it: things are put there and never changed."""
+"""The landing store from the side of the camera: objects are created and never changed."""
 
 from collections.abc import Callable
 from contextlib import suppress

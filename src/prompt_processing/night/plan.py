@@ -29,7 +29,7 @@ class Fault(StrEnum):
     """What may go wrong between a telescope and us."""
 
     LATE = "late"
-    """A raw appears when nobody waits for it any more."""
+    """A raw appears after the worker has stopped waiting for it."""
     LOST = "lost"
     """A raw never appears."""
     DUPLICATE = "duplicate"

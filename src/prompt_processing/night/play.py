@@ -43,7 +43,7 @@ class Played:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """Who is told what happens; nobody is called by two threads at once."""
+    """Callbacks for progress and faults; a callback never runs in two threads at once."""
 
     progress: Callable[[str, int, int], None]
     """Called with what is done, and how many actions of how many are over."""
@@ -133,7 +133,7 @@ class NightPlayer:
     pace
         When the next action is due: `RealTime`, or `~prompt_processing.night.at_speed.AtSpeed`.
     report
-        Who is told what happens.
+        Callbacks for progress and faults.
     threads
         How many raws are uploaded at the same time.
     """

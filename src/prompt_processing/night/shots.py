@@ -49,7 +49,7 @@ def find_shots(folder: Path, predicted: Mapping[str, Time], start: Time) -> list
     predicted
         Predicted shutter close of each group, for raws whose header cannot be read.
     start
-        When a raw appears of which nothing at all is known.
+        Time of a raw that has neither a readable header nor a prediction.
     """
     keys = (parse_raw_key(path.relative_to(folder).as_posix()) for path in folder.rglob("*"))
     shots = [_shot(folder, raw, predicted, start) for raw in keys if raw is not None]

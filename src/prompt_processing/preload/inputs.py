@@ -57,7 +57,7 @@ def find_inputs(butler: Butler, dataset_type: DatasetType, situation: Situation)
     try:
         return _find(butler, dataset_type, situation)
     except MissingDatasetTypeError:
-        return []  # nothing of this type has ever been stored
+        return []  # no dataset of this type was stored yet
     except (OSError, SQLAlchemyError) as error:
         raise StoreError(f"central Butler: {dataset_type.name}: {error}") from error
 

@@ -251,7 +251,7 @@ class _Material:
         self._found: dict[str, list[DatasetRef]] = {}
 
     def available(self, graph: VisitGraph) -> set[str]:
-        """Return the dataset types among the inputs of a pipeline of which there is something."""
+        """Return the input dataset types of a pipeline that have at least one dataset for this visit."""
         names = graph.inputs.keys() - _LATER - OWN
         return {name for name in names if self.find(graph, name)} | OWN
 

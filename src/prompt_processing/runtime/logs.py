@@ -76,7 +76,7 @@ def configure(levels: Iterable[str] = (), *, as_json: bool = False) -> None:
 
 
 def _log_uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    """Say in one line why this process ends: a mistake of whoever set it up needs no traceback."""
+    """Log in one line why this process ends; wrong settings are logged without a traceback."""
     is_mistake = isinstance(error, ConfigError | RepositoryError)
     details = None if is_mistake else (kind, error, traceback)
     structlog.get_logger(__name__).critical(str(error) or kind.__name__, exc_info=details)

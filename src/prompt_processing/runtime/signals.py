@@ -1,4 +1,4 @@
-"""How a process is told to end."""
+"""Signals that ask a process to stop."""
 
 import signal
 import threading

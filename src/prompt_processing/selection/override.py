@@ -99,7 +99,7 @@ class Overrides:
         """
         override = make(datetime.now(UTC).isoformat(timespec="seconds"))
         data = override.model_dump_json(indent=2).encode() + b"\n"
-        # Somebody else may make a change at the same moment: then this one is the next.
+        # Another operator may take this number at the same time; then try the next number.
         for number in range(len(list(object_store.list_after(self._root))) + 1, 1_000_000):
             if object_store.create(object_store.child(self._root, f"{number:06d}.json"), data):
                 return override

@@ -47,7 +47,18 @@ class Box(_Part):
         return self
 
     def contains(self, ra: float, dec: float) -> bool:
-        """Tell whether a position [deg] is inside."""
+        """Return whether a position is inside.
+
+        Parameters
+        ----------
+        ra, dec
+            ICRS position [deg].
+
+        Returns
+        -------
+        inside
+            Edges are inside.
+        """
         west, east = self.ra
         # 0 and 360 deg are the same place.
         turns = (ra, ra + 360.0)
@@ -63,7 +74,18 @@ class Circle(_Part):
     radius_deg: Annotated[float, Field(gt=0, le=180)]
 
     def contains(self, ra: float, dec: float) -> bool:
-        """Tell whether a position [deg] is inside."""
+        """Return whether a position is inside.
+
+        Parameters
+        ----------
+        ra, dec
+            ICRS position [deg].
+
+        Returns
+        -------
+        inside
+            Edges are inside.
+        """
         centre = SkyCoord(self.ra, self.dec, unit="deg")
         return bool(centre.separation(SkyCoord(ra, dec, unit="deg")) <= self.radius_deg * u.deg)
 
@@ -82,7 +104,18 @@ class Position(_Part):
         return self
 
     def contains(self, ra: float, dec: float) -> bool:
-        """Tell whether a position [deg] is inside."""
+        """Return whether a position is inside.
+
+        Parameters
+        ----------
+        ra, dec
+            ICRS position [deg].
+
+        Returns
+        -------
+        inside
+            Edges are inside.
+        """
         (shape,) = (shape for shape in (self.box, self.circle, self.healpix) if shape is not None)
         return shape.contains(ra, dec)
 
@@ -102,7 +135,18 @@ class Dates(_Part):
         return self
 
     def contains(self, day: date) -> bool:
-        """Tell whether an observing day is inside."""
+        """Return whether an observing day is in the range.
+
+        Parameters
+        ----------
+        day
+            Observing day.
+
+        Returns
+        -------
+        inside
+            Both ends are in the range.
+        """
         return (self.first is None or self.first <= day) and (self.last is None or day <= self.last)
 
 

@@ -125,7 +125,7 @@ def start_activator(repo: Path, set_up_logging: Callable[[], None]) -> Border:
 
     activator = Activator(slot.worker, slot.engine, longest)
     _on_termination(activator.stop)
-    # The interpreter waits for its children when it ends, and an engine ends for nobody else.
+    # At its end the interpreter waits for its children, and only `close` ends the engine.
     atexit.register(activator.close)
     return Border(settings.push, verifier, handle=activator.handle, is_ready=activator.is_ready)
 

@@ -102,5 +102,8 @@ def start_arrivals(repo: Path) -> Border:
             factory.stores.arrivals.forget(key)
 
     service = ArrivalsService(factory.stores.incoming, note, factory.stores.arrivals.exists)
-    _ = factory.stores.ledger, factory.stores.publisher  # what is wrong with them is told now
+    _ = (
+        factory.stores.ledger,
+        factory.stores.publisher,
+    )  # wrong settings fail at the start
     return Border(settings.push, verifier, handle=service.handle, is_ready=lambda: True)

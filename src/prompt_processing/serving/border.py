@@ -62,7 +62,7 @@ class Border:
             pushed = self._let_in(request)
             return Response(status=self._handle(pushed))
         except RequestError as error:
-            # The reason stays here: whoever may not call is told no more than that.
+            # The reason goes to the log only: an unauthorized caller gets just the status.
             _LOG.warning(
                 "request refused", status=error.status, reason=str(error), caller=request.remote_addr
             )
@@ -88,7 +88,7 @@ class Border:
 
 
 def _read_body(request: Request, limit: int) -> bytes:
-    """Return the body, of which no more is read than may be there; also one that comes in chunks."""
+    """Return the body, plain or chunked; read at most one byte more than the limit."""
     length = request.content_length
     body = b""
     if length is None or length <= limit:
@@ -99,7 +99,7 @@ def _read_body(request: Request, limit: int) -> bytes:
 
 
 def _drop_body(request: Request) -> None:
-    """Let nobody read what is left of a body: the framework would read all of it into memory."""
+    """Discard the rest of a body: the framework would read all of it into memory."""
     request.environ |= {"wsgi.input": io.BytesIO(), "CONTENT_LENGTH": "0"}
     request.environ.pop("HTTP_TRANSFER_ENCODING", None)
     request.__dict__.pop("stream", None)  # made anew from the environment

@@ -111,5 +111,5 @@ def _json(body: bytes) -> Any:
 
 
 def _text(data: bytes) -> str:
-    # What is not UTF-8 is no JSON either, which whoever reads it will say.
+    # Bytes that are not UTF-8 are not JSON either; the parser of the text reports it.
     return data.decode(errors="replace")

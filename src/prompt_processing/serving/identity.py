@@ -65,7 +65,7 @@ class TokenVerifier:
         self._refreshed = -REFRESH_INTERVAL
 
     def verify(self, authorization: str | None) -> str:
-        """Return the e-mail address of whoever sends a request.
+        """Return the e-mail address of a request's sender.
 
         Parameters
         ----------

@@ -48,6 +48,11 @@ class Segment:
         ----------
         detector : `numpy.ndarray`
             Image of the detector, shape ``(ny, nx)``.
+
+        Returns
+        -------
+        view : `numpy.ndarray`
+            The segment's pixels, shape ``(rows, columns)``.
         """
         part = detector[self.rows, self.columns]
         return part[:: -1 if self.top else 1, :: 1 if self.mirrored else -1]
@@ -155,8 +160,18 @@ def write_raw(
 
 
 def partial_name(path: Path) -> Path:
-    """Return the name under which a file is written before it gets its own.
+    """Return the temporary name of a file that is being written.
 
-    It begins with a dot, so that nothing that looks for raws takes it for one, and keeps the extension.
+    It begins with a dot, so that a search for raws skips it, and keeps the extension.
+
+    Parameters
+    ----------
+    path
+        Final path of the file.
+
+    Returns
+    -------
+    partial
+        Path in the same folder.
     """
     return path.with_name(f".partial-{path.name}")

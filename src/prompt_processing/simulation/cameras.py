@@ -46,17 +46,51 @@ class SimulatedDetector:
     """Centre of the detector from the boresight, along its rows and its columns [px]."""
 
     def seed(self, night: int) -> int:
-        """Return the seed of everything that is this detector's own, from the seed of the night."""
+        """Return the seed of everything that is this detector's own, from the seed of the night.
+
+        Parameters
+        ----------
+        night
+            Seed of the night.
+
+        Returns
+        -------
+        seed
+            The seed; for LATISS that of the night.
+        """
         return night if self.instrument == "LATISS" else crc32(f"{night} {self.name}".encode())
 
     def truth(self, night: Path) -> Path:
-        """Return the folder of the truth about this detector."""
+        """Return the folder of the truth about this detector.
+
+        Parameters
+        ----------
+        night
+            Folder of the night.
+
+        Returns
+        -------
+        folder
+            ``truth`` for LATISS, else ``truth/<detector>``.
+        """
         return night / "truth" if self.instrument == "LATISS" else night / "truth" / self.name
 
     def looks_at(self, ra: float, dec: float, rotation: float) -> tuple[float, float, float]:
         """Return the centre of the detector on the sky and its own rotation [deg] for a boresight's.
 
-        The tangent plane is that of the boresight, so far from it the detector is turned a little.
+        The tangent plane is that of the boresight, so the rotation changes with the distance from it.
+
+        Parameters
+        ----------
+        ra, dec
+            ICRS position of the boresight [deg].
+        rotation
+            Rotation at the boresight [deg].
+
+        Returns
+        -------
+        ra, dec, rotation
+            Position of the detector's centre and the rotation there [deg].
         """
         if self.place == (0.0, 0.0):
             return ra, dec, rotation
@@ -64,14 +98,29 @@ class SimulatedDetector:
         x, y = self.place
         (ra0, dec0), (ra1, dec1) = plane.wcs_pix2world([[x, y], [x, y + 1.0]], 0)
         local = tangent_plane(ra0, dec0, 0.0, self.pixel_scale)
-        # There +y is at 180 deg and x runs to the east: what is left of it is the rotation.
+        # At rotation 0, +y is at position angle 180 deg and x runs east; the rest is the rotation.
         dx, dy = local.wcs_world2pix([[ra1, dec1]], 0)[0]
 
         return float(ra0), float(dec0), float(np.rad2deg(np.arctan2(-dx, dy)))
 
 
 def tangent_plane(ra: float, dec: float, rotation: float, scale: float) -> WCS:
-    """Return the plane of a camera with its origin at the boresight."""
+    """Return the tangent plane of a camera, with pixel (0, 0) at the boresight.
+
+    Parameters
+    ----------
+    ra, dec
+        ICRS position of the boresight [deg].
+    rotation
+        Rotation R of `~prompt_processing.simulation.optics.true_wcs` [deg].
+    scale
+        Pixel scale [arcsec].
+
+    Returns
+    -------
+    wcs
+        TAN projection; call it with origin 0.
+    """
     cosine, sine = np.cos(np.deg2rad(rotation)), np.sin(np.deg2rad(rotation))
     wcs = WCS(naxis=2)
     wcs.wcs.ctype = ["RA---TAN", "DEC--TAN"]
@@ -86,14 +135,19 @@ LATISS: Final = SimulatedDetector("LATISS", 0, "R00_S00", "ITL", "AT_O", 0.09569
 
 
 def simulated_detectors(instrument: str, numbers: Sequence[int]) -> list[SimulatedDetector]:
-    """Return the detectors that are to be simulated.
+    """Return the detectors of a camera by their numbers.
 
     Parameters
     ----------
     instrument
         Name of the camera.
     numbers
-        Numbers of the detectors; the one in the middle if there are none.
+        Numbers of the detectors; if empty, the detector in the middle.
+
+    Returns
+    -------
+    detectors
+        One for each number, in the given order, without repetitions.
 
     Raises
     ------

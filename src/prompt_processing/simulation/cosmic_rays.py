@@ -48,7 +48,15 @@ def draw_cosmic_rays(rng: np.random.Generator, shape: tuple[int, int], mean_numb
 
 
 def add_cosmic_rays(charge: NDArray[np.float32], rays: Table) -> None:
-    """Add the charge of cosmic rays to an image of the detector [electron], in place."""
+    """Add the charge of cosmic rays to an image of the detector [electron], in place.
+
+    Parameters
+    ----------
+    charge
+        Image of the detector [electron], shape ``(ny, nx)``; changed in place.
+    rays
+        Tracks with columns ``x_begin``, ``y_begin``, ``x_end``, ``y_end`` [px] and ``electrons``.
+    """
     for ray in rays:
         dx, dy = ray["x_end"] - ray["x_begin"], ray["y_end"] - ray["y_begin"]
         n = _STEPS * (int(np.hypot(dx, dy)) + 1)

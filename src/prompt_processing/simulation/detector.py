@@ -38,13 +38,37 @@ class Electronics:
     """Columns ``x``, ``y_first``, ``y_last`` [px]: columns that answer to little of the light."""
 
     def amplifier_at(self, x: ArrayLike, y: ArrayLike) -> NDArray[np.intp]:
-        """Return the index of the amplifier that reads each of some 0-based pixel positions."""
+        """Return the index of the amplifier that reads each pixel position.
+
+        Parameters
+        ----------
+        x, y
+            0-based pixel positions, of shapes that broadcast.
+
+        Returns
+        -------
+        index
+            Index of the amplifier, 0 to 15, of the broadcast shape.
+        """
         column = np.clip(np.rint(x).astype(np.intp) // self.layout.columns, 0, 7)
         return np.where(np.rint(y) < self.layout.rows, column, 15 - column)
 
 
 def make_electronics(profile: Profile, seed: int) -> Electronics:
-    """Return the electronics of a night's detector."""
+    """Return the electronics of a detector: gains, read noises, bias levels, hot pixels, bad columns.
+
+    Parameters
+    ----------
+    profile
+        Numbers of the night's size.
+    seed
+        Seed of the detector.
+
+    Returns
+    -------
+    electronics
+        Random, the same for the same profile and seed.
+    """
     rng = stream(seed, "electronics")
     layout = profile.layout
     ny, nx = layout.shape
@@ -56,7 +80,7 @@ def make_electronics(profile: Profile, seed: int) -> Electronics:
             "rate": np.exp(rng.uniform(np.log(5.0), np.log(500.0), n_hot)),
         }
     )
-    # A blocked column loses what is read through the blocked place: everything beyond it.
+    # A blocked column loses all pixels that are read through the blocked place.
     columns = np.sort(rng.choice(np.arange(8, nx - 8), profile.bad_columns, replace=False))
     top = rng.random(profile.bad_columns) < 0.5
     start = rng.integers(0, layout.rows // 2, profile.bad_columns)
@@ -78,7 +102,20 @@ def make_electronics(profile: Profile, seed: int) -> Electronics:
 
 
 def vignetting(layout: CameraLayout, x: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
-    """Return the part of the light that reaches 0-based pixel positions: 1 at the centre, less outside."""
+    """Return the fraction of the light that reaches pixel positions; it falls quadratically from the centre.
+
+    Parameters
+    ----------
+    layout
+        Layout of the detector.
+    x, y
+        0-based pixel positions, of shapes that broadcast.
+
+    Returns
+    -------
+    fraction
+        1 at the centre, ``1 - VIGNETTING`` at the corners.
+    """
     ny, nx = layout.shape
     u, v = np.asarray(x) - (nx - 1) / 2, np.asarray(y) - (ny - 1) / 2
     return 1.0 - VIGNETTING * (u * u + v * v) / ((nx / 2) ** 2 + (ny / 2) ** 2)
@@ -97,7 +134,20 @@ class PixelMaps:
 
 
 def make_pixel_maps(electronics: Electronics, seed: int) -> PixelMaps:
-    """Return the pixel maps of a night's detector."""
+    """Return response, dark current and bias structure of each pixel of a detector.
+
+    Parameters
+    ----------
+    electronics
+        Layout, hot pixels and bad columns of the detector.
+    seed
+        Seed of the detector.
+
+    Returns
+    -------
+    maps
+        Three images of shape ``(ny, nx)``.
+    """
     rng = stream(seed, "pixels")
     layout = electronics.layout
     ny, nx = layout.shape
@@ -150,9 +200,14 @@ def collect(
 
 
 def bleed(charge: NDArray[np.float32]) -> None:
-    """Let the charge above the full well spill along the columns, half of it either way, in place.
+    """Spill the charge above the full well along the columns, half in each direction, in place.
 
-    What reaches the first or the last row is lost. Shape ``(ny, nx)``, electrons.
+    Charge that passes the first or the last row is lost.
+
+    Parameters
+    ----------
+    charge
+        Image of the detector [electron], shape ``(ny, nx)``; changed in place.
     """
     columns = np.flatnonzero((charge > FULL_WELL).any(axis=0))
     if columns.size == 0:

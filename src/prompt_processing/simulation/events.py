@@ -29,10 +29,15 @@ def next_visit(frame: Frame, number: int) -> dict[str, Any]:
     number : `int`
         Number of the visit in the night, from 0.
 
+    Returns
+    -------
+    event : `dict`
+        Fields of the event by name.
+
     Raises
     ------
     ValueError
-        If the exposure was never announced.
+        If the exposure was not announced.
     """
     if frame.announced is None:
         raise ValueError(f"{frame.kind} exposure {frame.obs_id} is not announced")
@@ -67,7 +72,23 @@ def next_visit(frame: Frame, number: int) -> dict[str, Any]:
 
 
 def events_lines(frames: Iterable[Frame]) -> str:
-    """Return the text of ``events.jsonl``: one event per line, in the order of the visits."""
+    """Return the text of ``events.jsonl``: one event per line, in the order of the visits.
+
+    Parameters
+    ----------
+    frames
+        Science exposures in the order of the visits.
+
+    Returns
+    -------
+    text
+        One JSON object per line.
+
+    Raises
+    ------
+    ValueError
+        If an exposure was not announced.
+    """
     return "".join(f"{json.dumps(next_visit(frame, number))}\n" for number, frame in enumerate(frames))
 
 

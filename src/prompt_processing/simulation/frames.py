@@ -119,13 +119,35 @@ class Frame:
         return self.begin + TimeDelta(self.dark_time, format="sec")
 
     def path(self, night: Path) -> Path:
-        """Return the raw's place in the folder of a night."""
+        """Return the path of the raw in the folder of a night.
+
+        Parameters
+        ----------
+        night
+            Folder of the night.
+
+        Returns
+        -------
+        path
+            Path with the suffix ``.fits`` or ``.fits.fz``.
+        """
         suffix = ".fits.fz" if self.compressed else ".fits"
         folder = night / _FOLDERS[self.kind] / self.detector.instrument / str(self.day_obs) / self.obs_id
         return folder / f"{self.file_stem}{suffix}"
 
     def sidecar(self, night: Path) -> Path:
-        """Return the sidecar's place in the folder of a night."""
+        """Return the path of the sidecar in the folder of a night.
+
+        Parameters
+        ----------
+        night
+            Folder of the night.
+
+        Returns
+        -------
+        path
+            Path beside the raw, with the suffix ``.json``.
+        """
         return self.path(night).with_name(f"{self.file_stem}.json")
 
     @property
@@ -154,7 +176,23 @@ class Frame:
         return float(rate * self.exposure_time * self.aim.transparency)
 
     def sky_at(self, x: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
-        """Return the sky [electron] at 0-based pixel positions."""
+        """Return the sky background at pixel positions.
+
+        Parameters
+        ----------
+        x, y
+            0-based pixel positions, of shapes that broadcast.
+
+        Returns
+        -------
+        sky
+            Background [electron], of the broadcast shape.
+
+        Raises
+        ------
+        ValueError
+            If the exposure is a bias, dark or flat.
+        """
         ny, nx = self.shape
         u, v = 2 * np.asarray(x) / nx - 1, 2 * np.asarray(y) / ny - 1
         along_x, along_y, quadratic = self.aim.sky_terms
@@ -174,7 +212,12 @@ def plan_frames(profile: Profile, seed: int, visits: int, detector: SimulatedDet
     visits : `int`
         Number of science visits.
     detector : `~prompt_processing.simulation.cameras.SimulatedDetector`
-        The detector. What all detectors have in common does not depend on it.
+        The detector. Dates, pointings and weather do not depend on it.
+
+    Returns
+    -------
+    frames : `list` [`Frame`]
+        Calibs, then template epochs, then science visits, each in order of time.
     """
     rng = stream(seed, "frames")
     tonight = date(2026, 3, 1) + timedelta(days=seed % 28)

@@ -29,14 +29,35 @@ _POINTING_CARDS: Final = (
 
 
 def program(frame: Frame) -> str:
-    """Return the observing program of an exposure: the ``PROGRAM`` card and the survey of its event."""
+    """Return the observing program of an exposure: the ``PROGRAM`` card and the survey of its event.
+
+    Parameters
+    ----------
+    frame
+        The exposure.
+
+    Returns
+    -------
+    program
+        Name of the program.
+    """
     return _PROGRAMS.get(frame.kind, "CALIBRATION")
 
 
 def raw_header(frame: Frame) -> fits.Header:
     """Return the primary header of an exposure, with the cards that files of LATISS have.
 
-    As in real files the WCS cards are there but empty, ``CCDGAIN`` is 1, and calibs point nowhere.
+    As in real files the WCS cards are empty, ``CCDGAIN`` is 1, and calibs have no pointing.
+
+    Parameters
+    ----------
+    frame
+        The exposure.
+
+    Returns
+    -------
+    header
+        The header.
     """
     header = fits.Header()
     for group in (

@@ -46,6 +46,11 @@ class NoiseModel:
             Where the light of the source falls: one point, or the points of a trail. Its brightness does not
             matter, only how it is shared between the points.
 
+        Returns
+        -------
+        error : `float`
+            Standard deviation of the flux [nJy].
+
         Raises
         ------
         ValueError

@@ -60,7 +60,20 @@ def true_wcs(shape: tuple[int, int], ra: float, dec: float, rotation: float, pix
 
 
 def to_pixels(wcs: WCS, ra: ArrayLike, dec: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the 0-based pixel positions of points on the sky [deg], to 1e-6 px."""
+    """Return the 0-based pixel positions of points on the sky [deg], to 1e-6 px.
+
+    Parameters
+    ----------
+    wcs
+        The true WCS of an exposure.
+    ra, dec
+        ICRS positions [deg], scalars or shape ``(n,)``.
+
+    Returns
+    -------
+    x, y
+        0-based positions [px], shape ``(n,)``, to 1e-6 px.
+    """
     x, y = wcs.all_world2pix(np.atleast_1d(ra), np.atleast_1d(dec), 0, tolerance=1e-6, maxiter=50)
     return np.asarray(x), np.asarray(y)
 
@@ -100,6 +113,11 @@ class PsfField:
             Largest relative deviation from it.
         ellipticity : `float`
             Largest modulus of the ellipticity.
+
+        Returns
+        -------
+        field : `PsfField`
+            The field.
         """
         v, u = np.mgrid[-1:1:21j, -1:1:21j]
         terms = _terms(u, v)
@@ -113,7 +131,18 @@ class PsfField:
     def parameters(
         self, x: ArrayLike, y: ArrayLike
     ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-        """Return width [px] and both ellipticities at 0-based pixel positions."""
+        """Return width and ellipticities at pixel positions.
+
+        Parameters
+        ----------
+        x, y
+            0-based pixel positions, of shapes that broadcast.
+
+        Returns
+        -------
+        fwhm, e1, e2
+            Full width at half maximum [px] and both ellipticities, of the broadcast shape.
+        """
         ny, nx = self.shape
         terms = _terms(2 * np.asarray(x) / nx - 1, 2 * np.asarray(y) / ny - 1)
         return (
@@ -123,28 +152,95 @@ class PsfField:
         )
 
     def profile(self, x: float, y: float, flux: float = 1.0) -> galsim.GSObject:
-        """Return the GalSim profile at a pixel position, in pixels; draw it with ``method="no_pixel"``."""
+        """Return the GalSim profile at a pixel position.
+
+        Parameters
+        ----------
+        x, y
+            0-based pixel position.
+        flux
+            Total flux.
+
+        Returns
+        -------
+        profile
+            Profile in pixels; draw it with ``method="no_pixel"``.
+        """
         fwhm, e1, e2 = self.parameters(x, y)
         return moffat(float(fwhm), float(e1), float(e2), flux)
 
 
 def moffat(fwhm: float, e1: float, e2: float, flux: float) -> galsim.GSObject:
-    """Return one elliptical Moffat profile with coordinates in pixels."""
+    """Return one elliptical Moffat profile with coordinates in pixels.
+
+    Parameters
+    ----------
+    fwhm
+        Full width at half maximum [px].
+    e1, e2
+        Ellipticity along x and along the diagonal.
+    flux
+        Total flux.
+
+    Returns
+    -------
+    profile
+        Profile with beta 3.5.
+    """
     return galsim.Moffat(beta=MOFFAT_BETA, fwhm=fwhm, flux=flux).shear(e1=e1, e2=e2)
 
 
 def moffat_core(fwhm: ArrayLike) -> NDArray[np.float64]:
-    """Return the core radius alpha of ``(1 + r**2 / alpha**2)**-beta`` with a given width [px]."""
+    """Return the core radius alpha of ``(1 + r**2 / alpha**2)**-beta`` with a given width [px].
+
+    Parameters
+    ----------
+    fwhm
+        Full width at half maximum [px].
+
+    Returns
+    -------
+    alpha
+        Core radius [px], of the same shape.
+    """
     return np.asarray(fwhm, dtype=np.float64) / (2 * np.sqrt(2 ** (1 / MOFFAT_BETA) - 1))
 
 
 def moffat_peak(flux: ArrayLike, fwhm: ArrayLike) -> NDArray[np.float64]:
-    """Return the central value per pixel of a round profile with a given flux and width [px]."""
+    """Return the central value per pixel of a round profile.
+
+    Parameters
+    ----------
+    flux
+        Total flux; the result has its unit per pixel.
+    fwhm
+        Full width at half maximum [px].
+
+    Returns
+    -------
+    peak
+        Modulus of the central value.
+    """
     return np.abs(flux) * (MOFFAT_BETA - 1) / (np.pi * moffat_core(fwhm) ** 2)
 
 
 def moffat_radius(flux: ArrayLike, fwhm: ArrayLike, level: float) -> NDArray[np.float64]:
-    """Return the radius [px] at which a round profile has fallen to a level per pixel; 0 if it is below."""
+    """Return the radius at which a round profile falls to a level.
+
+    Parameters
+    ----------
+    flux
+        Total flux.
+    fwhm
+        Full width at half maximum [px].
+    level
+        Value per pixel.
+
+    Returns
+    -------
+    radius
+        Radius [px]; 0 if the whole profile is below the level.
+    """
     core = moffat_core(fwhm)
     peak = moffat_peak(flux, fwhm)
     return core * np.sqrt(np.maximum(np.maximum(peak / level, 1.0) ** (1 / MOFFAT_BETA) - 1, 0))

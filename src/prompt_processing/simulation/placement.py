@@ -1,4 +1,4 @@
-"""Where transients may be put."""
+"""Places for transients."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -23,7 +23,7 @@ _HOST_ATTEMPTS: Final = 200
 
 
 class Placement:
-    """Finds places that every visit can see, away from what no pipeline could look through.
+    """Finds places that every visit sees, away from saturated stars and bad columns.
 
     Places keep a distance from the edges of all visits, from saturated stars and their bleed trails, from bad
     columns, and from one another; otherwise they are uniform.
@@ -58,7 +58,7 @@ class Placement:
         Raises
         ------
         ConfigError
-            If there seems to be no free place.
+            If 1000 attempts find no free place.
         """
         first = self._visits[0]
         ny, nx = first.frame.shape
@@ -70,7 +70,7 @@ class Placement:
         raise ConfigError(f"no room for so many transients on {nx} x {ny} pixels: simulate fewer visits")
 
     def near_galaxy(self) -> tuple[float, float] | None:
-        """Return a free place (ra, dec) [deg] in a galaxy and take it, `None` if there seems to be none."""
+        """Return a free place (ra, dec) [deg] in a galaxy and take it; `None` after 200 attempts."""
         first = self._visits[0]
         galaxies = first.galaxies
         ny, nx = first.frame.shape
@@ -87,7 +87,18 @@ class Placement:
         return None
 
     def accept(self, ra: float, dec: float) -> bool:
-        """Take a place (ra, dec) [deg] if it is free, and tell whether it was."""
+        """Take a place if it is free.
+
+        Parameters
+        ----------
+        ra, dec
+            ICRS position [deg].
+
+        Returns
+        -------
+        accepted
+            Whether the place was free and is now taken.
+        """
         x, y = _first(*to_pixels(self._visits[0].wcs, ra, dec))
         taken = any(np.hypot(x - ox, y - oy) < SEPARATION for ox, oy in self._occupied)
         if taken or self._saturated.reaches(x, y) or self._is_near_bad_column(ra, dec):
@@ -98,13 +109,30 @@ class Placement:
         return True
 
     def inside(self, ra: float, dec: float) -> bool:
-        """Tell whether every visit sees a place, well within its edges, and a template epoch covers it."""
+        """Return whether every visit and a template epoch contain a place, at least `EDGE` from their edges.
+
+        Parameters
+        ----------
+        ra, dec
+            ICRS position [deg].
+
+        Returns
+        -------
+        inside
+            Whether they do.
+        """
         return all(_within(visit, ra, dec, EDGE) for visit in self._visits) and any(
             _within(template, ra, dec, EDGE) for template in self._templates
         )
 
     def occupy(self, ra: float, dec: float) -> None:
-        """Keep others away from a place (ra, dec) [deg]."""
+        """Take a place without a check: later places keep their distance from it.
+
+        Parameters
+        ----------
+        ra, dec
+            ICRS position [deg].
+        """
         self._occupied.append(_first(*to_pixels(self._visits[0].wcs, ra, dec)))
 
     def _is_near_bad_column(self, ra: float, dec: float) -> bool:

@@ -92,21 +92,39 @@ _E2V_LAYOUTS: Final[dict[Size, CameraLayout]] = {
 
 
 def profile_of(size: Size, detector: SimulatedDetector) -> Profile:
-    """Return the numbers of a size for a detector."""
+    """Return the profile of a size with the layout and pixel scale of a detector.
+
+    Parameters
+    ----------
+    size
+        Size of the simulated images.
+    detector
+        The detector.
+
+    Returns
+    -------
+    profile
+        The profile.
+    """
     profile = PROFILES[size]
     layout = _E2V_LAYOUTS[size] if detector.vendor == "E2V" else profile.layout
     return replace(profile, layout=layout, pixel_scale=detector.pixel_scale)
 
 
 def stream(seed: int, *names: str) -> np.random.Generator:
-    """Return a stream of random numbers that depends on the seed and on what it is for, and on nothing else.
+    """Return a stream of random numbers that depends on the seed and the purpose only.
 
     Parameters
     ----------
     seed : `int`
         Seed of the night, not negative.
     names : `str`
-        What the numbers are for; other names give an independent stream.
+        Purpose of the numbers; other names give an independent stream.
+
+    Returns
+    -------
+    generator : `numpy.random.Generator`
+        A new generator at the start of its stream.
     """
     keys = tuple(crc32(name.encode()) for name in names)
     return np.random.default_rng(np.random.SeedSequence(entropy=seed, spawn_key=keys))

@@ -29,7 +29,18 @@ class Points:
 
     @staticmethod
     def join(*parts: "Points") -> "Points":
-        """Return all points of several sets."""
+        """Return all points of several sets.
+
+        Parameters
+        ----------
+        *parts
+            The sets.
+
+        Returns
+        -------
+        points
+            All points, in the order of the sets.
+        """
         return Points(
             np.concatenate([part.x for part in parts]),
             np.concatenate([part.y for part in parts]),
@@ -38,7 +49,20 @@ class Points:
 
 
 def empty_image(x: float, y: float, half: int) -> galsim.ImageF:
-    """Return an empty stamp whose middle pixel is the one nearest to a position (0-based coordinates)."""
+    """Return an empty stamp around the pixel nearest to a position.
+
+    Parameters
+    ----------
+    x, y
+        0-based pixel position of the centre.
+    half
+        Pixels on each side of the middle pixel.
+
+    Returns
+    -------
+    stamp
+        Zeros, shape ``(2 half + 1, 2 half + 1)``, with pixels of the detector as bounds.
+    """
     column, row = round(x), round(y)
     image = galsim.ImageF(galsim.BoundsI(column - half, column + half, row - half, row + half))
     image.scale = 1.0
@@ -46,7 +70,17 @@ def empty_image(x: float, y: float, half: int) -> galsim.ImageF:
 
 
 def draw_points(image: galsim.ImageF, psf: PsfField, points: Points) -> None:
-    """Add points of light [electron] to an image whose bounds are 0-based pixels of the detector."""
+    """Add points of light to an image.
+
+    Parameters
+    ----------
+    image
+        Image [electron] with 0-based pixels of the detector as bounds; changed in place.
+    psf
+        PSF of the exposure.
+    points
+        Positions [px] and brightness [electron].
+    """
     fwhm, e1, e2 = psf.parameters(points.x, points.y)
     radius = np.maximum(moffat_radius(points.electrons, fwhm, _FAINTEST), 2 * fwhm)
     for index in np.flatnonzero(_reaches(image, points.x, points.y, radius)):
@@ -82,7 +116,13 @@ class StaticSky:
         self._galaxy_stamps: dict[int, galsim.ImageF] = {}
 
     def draw(self, image: galsim.ImageF) -> None:
-        """Add stars and galaxies to an image whose bounds are pixel coordinates of the detector."""
+        """Add stars and galaxies to an image.
+
+        Parameters
+        ----------
+        image
+            Image [electron] with 0-based pixels of the detector as bounds; changed in place.
+        """
         draw_points(image, self.frame.aim.psf, self.stars)
         for index in np.flatnonzero(_reaches(image, self.galaxy_x, self.galaxy_y, self._galaxy_radius)):
             stamp = self._galaxy_stamp(int(index))

@@ -20,7 +20,18 @@ _FAINTER_MISSING: Final = 2.0
 
 
 def njy_to_magnitude(flux: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the AB magnitude of a flux [nJy]."""
+    """Return the AB magnitude of a flux [nJy].
+
+    Parameters
+    ----------
+    flux
+        Fluxes [nJy].
+
+    Returns
+    -------
+    magnitude
+        ``31.4 - 2.5 log10(flux)``, of the same shape.
+    """
     return 31.4 - 2.5 * np.log10(flux)
 
 
@@ -40,7 +51,18 @@ class Stars:
     """In the band of the night [nJy]."""
 
     def positions(self, epoch: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return ra and dec [deg] at an epoch [Julian year]."""
+        """Return the positions of the stars at an epoch, with proper motion and without parallax.
+
+        Parameters
+        ----------
+        epoch
+            Epoch [Julian year].
+
+        Returns
+        -------
+        ra, dec
+            ICRS positions [deg], shape ``(n_stars,)``.
+        """
         years = epoch - CATALOG_EPOCH
         dec = self.dec + years * self.pm_dec / 3.6e6
         return self.ra + years * self.pm_ra / 3.6e6 / np.cos(np.deg2rad(self.dec)), dec
@@ -73,7 +95,22 @@ class Scene:
 
 
 def make_scene(profile: Profile, seed: int, ra: float, dec: float) -> Scene:
-    """Return a scene around a position [deg], wide enough for every exposure of a night."""
+    """Return a scene around a position [deg], wide enough for every exposure of a night.
+
+    Parameters
+    ----------
+    profile
+        Numbers of the night's size.
+    seed
+        Seed of the scene.
+    ra, dec
+        ICRS position of the centre [deg].
+
+    Returns
+    -------
+    scene
+        Stars and galaxies.
+    """
     rng = stream(seed, "scene")
     ny, nx = profile.layout.shape
     half = np.hypot(nx, ny) / 2 * profile.pixel_scale + _MARGIN
@@ -124,12 +161,26 @@ def make_refcat(scene: Scene, profile: Profile, seed: int) -> Table:
 
     Columns ``id``, ``ra``, ``dec`` [deg], ``<band>_mag``, ``<band>_magErr`` for u, g, r, i, z, y, ``pm_ra``
     (with cos dec), ``pm_dec`` [mas/yr], ``parallax`` [mas]; ``meta`` holds ``epoch`` (Julian year).
+
+    Parameters
+    ----------
+    scene
+        The scene with its stars.
+    profile
+        Numbers of the night's size.
+    seed
+        Seed of the night.
+
+    Returns
+    -------
+    refcat
+        The catalogue, in random order.
     """
     rng = stream(seed, "refcat")
     stars = scene.stars
     bright = stars.flux * _CLEAR > _FAINTER_MISSING * profile.flux_range[0]
     chosen = np.flatnonzero(bright & (rng.random(stars.flux.size) >= _MISSING))
-    # The order must not tell the brightness.
+    # The order must not depend on the brightness.
     chosen = rng.permutation(chosen)
     n = chosen.size
     error_ra, error_dec = rng.normal(0.0, _POSITION_ERROR / 3600.0, (2, n))

@@ -35,48 +35,52 @@ from prompt_processing.simulation.render import StaticSky
 from prompt_processing.simulation.sky import Galaxies, njy_to_magnitude
 from prompt_processing.simulation.transients import Row
 
-_EVENT: Final = {
-    "id": "i8",
-    "ra": "f8",
-    "dec": "f8",
-    "x": "f8",
-    "y": "f8",
-    "flux": "f8",
-    "flux_err": "f8",
-    "snr": "f8",
-    "electrons": "f8",
-}
+_EVENT: Final = {"id": "i8"} | dict.fromkeys(
+    ("ra", "dec", "x", "y", "flux", "flux_err", "snr", "electrons"), "f8"
+)
 _TRANSIENT: Final = _EVENT | {"near_galaxy": "bool", "persistent": "bool"}
 _VARIABLE: Final = _EVENT | {"star": "i8", "mean_flux": "f8"}
 _ENDS: Final = ("x_begin", "y_begin", "x_end", "y_end")
 _MOVING: Final = _EVENT | dict.fromkeys((*_ENDS, "rate", "position_angle"), "f8")
 _UNITS: Final = {
-    "ra": "deg",
-    "dec": "deg",
-    "x": "pix",
-    "y": "pix",
-    "x_begin": "pix",
-    "y_begin": "pix",
-    "x_end": "pix",
-    "y_end": "pix",
-    "flux": "nJy",
-    "flux_err": "nJy",
-    "mean_flux": "nJy",
+    **dict.fromkeys(("ra", "dec", "position_angle"), "deg"),
+    **dict.fromkeys(("x", "y", *_ENDS), "pix"),
+    **dict.fromkeys(("flux", "flux_err", "mean_flux"), "nJy"),
     "electrons": "electron",
     "rate": "arcsec / min",
-    "position_angle": "deg",
     "mag": "mag",
 }
 
 
 def truth_folders(night: Path) -> list[Path]:
-    """Return the folders of the truth, one for each detector."""
+    """Return the folders of the truth, one for each detector.
+
+    Parameters
+    ----------
+    night
+        Folder of the night.
+
+    Returns
+    -------
+    folders
+        Sorted by name; empty if the night has no truth.
+    """
     folder = night / "truth"
     return [folder] if (folder / "exposures.ecsv").exists() else sorted(folder.glob("R*_S*"))
 
 
 def read_exposures(folder: Path) -> Table:
     """Return the table of all exposures of a detector.
+
+    Parameters
+    ----------
+    folder
+        A folder of `truth_folders`.
+
+    Returns
+    -------
+    exposures
+        One row per exposure.
 
     Raises
     ------
@@ -87,7 +91,19 @@ def read_exposures(folder: Path) -> Table:
 
 
 def read_wcs(folder: Path, obs_id: str) -> WCS:
-    """Return the true WCS of an exposure (TAN-SIP; call it with origin 0).
+    """Return the true WCS of an exposure.
+
+    Parameters
+    ----------
+    folder
+        A folder of `truth_folders`.
+    obs_id
+        Name of the exposure.
+
+    Returns
+    -------
+    wcs
+        TAN-SIP; call it with origin 0.
 
     Raises
     ------
@@ -103,6 +119,18 @@ def read_wcs(folder: Path, obs_id: str) -> WCS:
 def read_psf(folder: Path, obs_id: str) -> PsfField:
     """Return the true PSF of an exposure.
 
+    Parameters
+    ----------
+    folder
+        A folder of `truth_folders`.
+    obs_id
+        Name of the exposure.
+
+    Returns
+    -------
+    psf
+        The PSF with its variation over the detector.
+
     Raises
     ------
     KeyError
@@ -115,6 +143,13 @@ def read_psf(folder: Path, obs_id: str) -> PsfField:
 
 def read_events(folder: Path, obs_id: str) -> Table:
     """Return everything that a difference image of one science visit should show.
+
+    Parameters
+    ----------
+    folder
+        A folder of `truth_folders`.
+    obs_id
+        Name of the exposure.
 
     Returns
     -------
@@ -147,7 +182,18 @@ def _exposure(folder: Path, obs_id: str) -> Any:
 
 
 def exposures_table(frames: Sequence[Frame]) -> Table:
-    """Return one row per exposure; what an exposure in the dark does not have is NaN."""
+    """Return one row per exposure; bias, dark and flat exposures have NaN for pointing, PSF and sky.
+
+    Parameters
+    ----------
+    frames
+        All exposures of a detector.
+
+    Returns
+    -------
+    exposures
+        The table ``exposures.ecsv``.
+    """
     blank = np.full(6, np.nan)
     rows = []
     for frame in frames:
@@ -179,7 +225,18 @@ def exposures_table(frames: Sequence[Frame]) -> Table:
 
 
 def amplifiers_table(electronics: Electronics) -> Table:
-    """Return gain [electron/adu], read noise [electron] and bias level [adu] of each amplifier."""
+    """Return gain [electron/adu], read noise [electron] and bias level [adu] of each amplifier.
+
+    Parameters
+    ----------
+    electronics
+        Electronics of the detector.
+
+    Returns
+    -------
+    amplifiers
+        One row per amplifier, in the order of the layout's segments.
+    """
     return Table(
         {
             "name": [segment.name for segment in electronics.layout.segments()],
@@ -192,7 +249,18 @@ def amplifiers_table(electronics: Electronics) -> Table:
 
 
 def bad_pixels_table(electronics: Electronics) -> Table:
-    """Return hot pixels (with their dark current [electron/s]) and bad columns as ranges of rows."""
+    """Return hot pixels (with their dark current [electron/s]) and bad columns as ranges of rows.
+
+    Parameters
+    ----------
+    electronics
+        Electronics of the detector.
+
+    Returns
+    -------
+    bad_pixels
+        Columns ``kind``, ``x``, ``y_first``, ``y_last`` [px], ``rate`` (NaN for columns).
+    """
     hot, columns = electronics.hot_pixels, electronics.bad_columns
     return Table(
         {
@@ -206,13 +274,35 @@ def bad_pixels_table(electronics: Electronics) -> Table:
 
 
 def galaxies_table(galaxies: Galaxies) -> Table:
-    """Return the galaxies: position [deg], flux [nJy], half-light radius [arcsec], Sersic index, shear."""
+    """Return the galaxies: position [deg], flux [nJy], half-light radius [arcsec], Sersic index, shear.
+
+    Parameters
+    ----------
+    galaxies
+        Galaxies of the scene.
+
+    Returns
+    -------
+    galaxies
+        One row per galaxy.
+    """
     names = ("ra", "dec", "flux", "radius", "index", "g1", "g2")
     return Table({name: getattr(galaxies, name) for name in names})
 
 
 def stars_table(static: StaticSky) -> Table:
-    """Return the stars within the image of one exposure, at the time of the exposure."""
+    """Return the stars within the image of one exposure, at the time of the exposure.
+
+    Parameters
+    ----------
+    static
+        Stars and galaxies in the exposure.
+
+    Returns
+    -------
+    stars
+        Position [deg, px], flux [nJy], magnitude, charge [electron] and saturation.
+    """
     frame, stars = static.frame, static.stars
     ny, nx = frame.shape
     inside = np.flatnonzero((stars.x > -0.5) & (stars.x < nx - 0.5) & (stars.y > -0.5) & (stars.y < ny - 0.5))
@@ -228,22 +318,66 @@ def stars_table(static: StaticSky) -> Table:
 
 
 def transients_table(rows: Sequence[Row]) -> Table:
-    """Return the transients of one visit."""
+    """Return the transients of one visit.
+
+    Parameters
+    ----------
+    rows
+        One row per event, with a value for each column.
+
+    Returns
+    -------
+    table
+        The table ``transients.ecsv``, with units.
+    """
     return _rows_table(rows, _TRANSIENT)
 
 
 def variables_table(rows: Sequence[Row]) -> Table:
-    """Return the variable stars of one visit."""
+    """Return the variable stars of one visit.
+
+    Parameters
+    ----------
+    rows
+        One row per event, with a value for each column.
+
+    Returns
+    -------
+    table
+        The table ``variables.ecsv``, with units.
+    """
     return _rows_table(rows, _VARIABLE)
 
 
 def moving_table(rows: Sequence[Row]) -> Table:
-    """Return the moving objects of one visit."""
+    """Return the moving objects of one visit.
+
+    Parameters
+    ----------
+    rows
+        One row per event, with a value for each column.
+
+    Returns
+    -------
+    table
+        The table ``moving.ecsv``, with units.
+    """
     return _rows_table(rows, _MOVING)
 
 
 def streaks_table(frame: Frame) -> Table:
-    """Return the satellite trails of one exposure."""
+    """Return the satellite trails of one exposure.
+
+    Parameters
+    ----------
+    frame
+        The exposure.
+
+    Returns
+    -------
+    streaks
+        Ends [px] and peak; no row if no satellite crossed.
+    """
     names = (*_ENDS, "peak")
     streaks = [frame.streak] if frame.streak else []
     return _with_units(Table({name: np.array([getattr(item, name) for item in streaks]) for name in names}))

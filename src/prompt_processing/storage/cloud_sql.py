@@ -39,11 +39,28 @@ class CloudSqlPlugin(CreateEnginePlugin):
         self._ip = str(ip)
 
     def update_url(self, url: URL) -> URL:
-        """Return the URL without what is this plugin's."""
+        """Return the URL without the arguments of this plugin.
+
+        Parameters
+        ----------
+        url
+            The database URL.
+
+        Returns
+        -------
+        url
+            The URL without ``instance`` and ``ip``.
+        """
         return url.difference_update_query(["instance", "ip"])
 
     def engine_created(self, engine: Engine) -> None:
-        """Let the engine connect through the connector."""
+        """Let the engine connect through the connector.
+
+        Parameters
+        ----------
+        engine
+            The new engine.
+        """
         url = engine.url
         login = {"enable_iam_auth": True} if url.password is None else {"password": url.password}
 

@@ -68,10 +68,15 @@ def engine(url: str) -> Engine:
     url
         SQLAlchemy URL; for Cloud SQL see `prompt_processing.storage.cloud_sql`.
 
+    Returns
+    -------
+    engine
+        The engine; it connects on first use.
+
     Raises
     ------
     ConfigError
-        If the URL makes no sense or its driver is not installed.
+        If the URL is not valid or its driver is not installed.
     """
     try:
         parsed = make_url(url)
@@ -100,6 +105,11 @@ def reading(source: Engine, what: str) -> Iterator[Connection]:
     what
         What is read, for the error.
 
+    Yields
+    ------
+    connection
+        The connection, in a transaction.
+
     Raises
     ------
     StoreError
@@ -123,6 +133,11 @@ def writing(target: Engine, what: str) -> Iterator[Connection]:
     what
         What is written, for the error.
 
+    Yields
+    ------
+    connection
+        The connection, in a transaction.
+
     Raises
     ------
     StoreError
@@ -134,7 +149,7 @@ def writing(target: Engine, what: str) -> Iterator[Connection]:
 
 @contextmanager
 def setting_up(target: Engine, what: str) -> Iterator[Connection]:
-    """Open a transaction in which tables can be made: of all such transactions it is the only one.
+    """Open a transaction for creating tables; it excludes all others of its kind.
 
     Parameters
     ----------
@@ -142,6 +157,11 @@ def setting_up(target: Engine, what: str) -> Iterator[Connection]:
         The database.
     what
         What is made, for the error.
+
+    Yields
+    ------
+    connection
+        The connection, in a transaction that holds the lock.
 
     Raises
     ------
@@ -156,9 +176,9 @@ def setting_up(target: Engine, what: str) -> Iterator[Connection]:
 
 @contextmanager
 def watching(source: Engine, what: str, query: Select[Any]) -> Iterator[Callable[[], bool]]:
-    """Provide a function that tells whether a query finds anything, cheap enough to be called all the time.
+    """Provide a function that returns whether a query has rows, for frequent polling.
 
-    It holds a connection and goes past SQLAlchemy, which would take several times as long.
+    It holds one connection and bypasses SQLAlchemy, which takes several times as long.
 
     Parameters
     ----------
@@ -168,6 +188,11 @@ def watching(source: Engine, what: str, query: Select[Any]) -> Iterator[Callable
         What is read, for the error.
     query
         The query.
+
+    Yields
+    ------
+    finds
+        Runs the query; `True` if it has rows.
 
     Raises
     ------
@@ -221,7 +246,7 @@ class _Encryption:
 
 
 class _IdleCloser:
-    """Closes the connections of an engine that nobody uses.
+    """Closes idle connections of an engine.
 
     Hundreds of workers that mostly wait for images would otherwise hold as many connections; and a new one
     for each transaction would cost more than most transactions do.
@@ -253,7 +278,20 @@ class _IdleCloser:
 
 
 def insert_new(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
-    """Return an insertion that does nothing where the row stands already; its row count tells which."""
+    """Return an INSERT that skips existing rows; its row count is the number of new rows.
+
+    Parameters
+    ----------
+    connection
+        Connection to SQLite or PostgreSQL.
+    table
+        The table.
+
+    Returns
+    -------
+    statement
+        ``INSERT ... ON CONFLICT DO NOTHING``, without values.
+    """
     if connection.dialect.name == "sqlite":
         return sqlite.insert(table).on_conflict_do_nothing()
     return postgresql.insert(table).on_conflict_do_nothing()

@@ -33,6 +33,11 @@ def stretch_limits(image: NDArray[np.float32]) -> tuple[float, float]:
     ----------
     image
         Cutout of shape ``(ny, nx)``; pixels that are not finite do not count.
+
+    Returns
+    -------
+    low, high
+        Values of black and white, in the unit of the image; 0 and 1 if no pixel is finite.
     """
     finite = image[np.isfinite(image)]
     if finite.size == 0:
@@ -50,6 +55,11 @@ def stretch(image: NDArray[np.float32], limits: tuple[float, float]) -> NDArray[
         Cutout of shape ``(ny, nx)``.
     limits
         Values of black and white, from `stretch_limits`.
+
+    Returns
+    -------
+    grey
+        Grey levels, shape ``(ny, nx)``.
     """
     low, high = limits
     span = (high - low) or 1.0
@@ -79,14 +89,36 @@ def stretch_difference(difference: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 def png(grey: NDArray[np.uint8]) -> bytes:
-    """Return grey levels as a PNG file, row 0 at the bottom as astronomers draw it."""
+    """Return grey levels as a PNG file, with row 0 at the bottom.
+
+    Parameters
+    ----------
+    grey
+        Grey levels 0-255, shape ``(ny, nx)``.
+
+    Returns
+    -------
+    content
+        The file.
+    """
     stream = io.BytesIO()
     imsave(stream, grey, cmap="gray", vmin=0, vmax=255, origin="lower", format="png")
     return stream.getvalue()
 
 
 def data_uri(content: bytes) -> str:
-    """Return a PNG file as a URI that a page can hold."""
+    """Return a PNG file as a data URI.
+
+    Parameters
+    ----------
+    content
+        The file.
+
+    Returns
+    -------
+    uri
+        URI for the ``src`` of an image.
+    """
     return "data:image/png;base64," + base64.b64encode(content).decode("ascii")
 
 
@@ -96,7 +128,12 @@ def triplet(cutouts: Cutouts) -> bytes:
     Parameters
     ----------
     cutouts
-        Pictures of the alert; one that is missing is left out.
+        Pictures of the alert; a missing one is left out.
+
+    Returns
+    -------
+    content
+        The PNG file.
     """
     panels = []
     for level in levels(cutouts).values():
@@ -110,9 +147,19 @@ def triplet(cutouts: Cutouts) -> bytes:
 
 
 def levels(cutouts: Cutouts) -> dict[str, NDArray[np.uint8]]:
-    """Return the cutouts of an alert as grey levels, by name; those that are missing are left out.
+    """Return the cutouts of an alert as grey levels by name, without missing cutouts.
 
-    Science and template share one scale; either stands alone if the other is missing.
+    Science and template share one scale, that of the science image if there is one.
+
+    Parameters
+    ----------
+    cutouts
+        Pictures of the alert.
+
+    Returns
+    -------
+    levels
+        Grey levels 0-255, shape ``(ny, nx)``, by ``science``, ``template`` and ``difference``.
     """
     science, template, difference = cutouts.science, cutouts.template, cutouts.difference
     grey: dict[str, NDArray[np.uint8]] = {}

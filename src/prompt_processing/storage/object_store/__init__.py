@@ -40,6 +40,11 @@ def root(location: str | Path | ResourcePath) -> ResourcePath:
     ----------
     location
         A folder, or a URI.
+
+    Returns
+    -------
+    root
+        The root, with a slash at its end.
     """
     return ResourcePath(location, forceDirectory=True)
 
@@ -53,6 +58,11 @@ def child(store: ResourcePath, key: str) -> ResourcePath:
         Root of the store.
     key
         Key relative to the root.
+
+    Returns
+    -------
+    path
+        Place of the object.
 
     Raises
     ------
@@ -78,8 +88,8 @@ def create(path: ResourcePath, data: bytes) -> bool:
     Returns
     -------
     created
-        `False` if an object was there already; it is left as it is. A bucket that was asked again, because
-        its answer got lost, says so of the object that it has made then: compare where that matters.
+        `False` if an object exists already; it does not change. After a retried request, `False` may mean
+        that this call created the object. Compare contents if it matters.
 
     Raises
     ------
@@ -94,6 +104,18 @@ def create(path: ResourcePath, data: bytes) -> bool:
 def upload(path: ResourcePath, file: Path) -> bool:
     """Create an object from a local file, if there is none; otherwise like `create`.
 
+    Parameters
+    ----------
+    path
+        Place of the object.
+    file
+        The local file.
+
+    Returns
+    -------
+    created
+        As for `create`.
+
     Raises
     ------
     ConfigError
@@ -105,7 +127,14 @@ def upload(path: ResourcePath, file: Path) -> bool:
 
 
 def write(path: ResourcePath, data: bytes) -> None:
-    """Write an object, in the place of one that may be there.
+    """Create or overwrite an object.
+
+    Parameters
+    ----------
+    path
+        Place of the object.
+    data
+        Its content.
 
     Raises
     ------
@@ -120,6 +149,16 @@ def write(path: ResourcePath, data: bytes) -> None:
 def read(path: ResourcePath) -> bytes | None:
     """Return the content of an object, or `None` if there is none.
 
+    Parameters
+    ----------
+    path
+        Place of the object.
+
+    Returns
+    -------
+    data
+        The content; `None` if there is no object.
+
     Raises
     ------
     ConfigError
@@ -133,6 +172,18 @@ def read(path: ResourcePath) -> bytes | None:
 def read_start(path: ResourcePath, size: int) -> bytes | None:
     """Return the first bytes of an object, fewer than ``size`` if it ends before, `None` if there is none.
 
+    Parameters
+    ----------
+    path
+        Place of the object.
+    size
+        Number of bytes; positive.
+
+    Returns
+    -------
+    data
+        The first bytes; `None` if there is no object.
+
     Raises
     ------
     ConfigError
@@ -145,6 +196,16 @@ def read_start(path: ResourcePath, size: int) -> bytes | None:
 
 def stat(path: ResourcePath) -> Entry | None:
     """Return size and version of an object, or `None` if there is none.
+
+    Parameters
+    ----------
+    path
+        Place of the object.
+
+    Returns
+    -------
+    entry
+        The object with an empty key; `None` if there is none.
 
     Raises
     ------
@@ -209,14 +270,34 @@ def list_after(prefix: ResourcePath, start: str = "") -> Iterator[str]:
 
 
 def list_entries(prefix: ResourcePath, start: str = "") -> Iterator[Entry]:
-    """List the objects of a store from a key on, with their versions; otherwise like `list_after`."""
+    """List the objects of a store from a key on, with their versions; otherwise like `list_after`.
+
+    Parameters
+    ----------
+    prefix
+        Root of what is listed.
+    start
+        Only keys after this one are listed.
+
+    Yields
+    ------
+    entry
+        The object; its key is relative to ``prefix``.
+
+    Raises
+    ------
+    ConfigError
+        If the kind of store is not supported.
+    StoreError
+        If the store cannot be read.
+    """
     folder = root(prefix)
     return _store(folder).list_entries(folder, start)
 
 
 def _store(path: ResourcePath) -> Store:
-    """Return what knows the kind of store that an object is in."""
-    # The libraries of a cloud are imported by those who have their objects there.
+    """Return the adapter for the store of an object."""
+    # Import the libraries of a cloud only for a store in that cloud.
     if path.isLocal:
         from prompt_processing.storage.object_store.folder import Folder  # noqa: PLC0415
 

@@ -20,11 +20,11 @@ class Folder:
     """`~prompt_processing.storage.object_store.port.Store` in a file system with hard links."""
 
     def create(self, path: ResourcePath, data: bytes) -> bool:
-        """Create a file if there is none."""
+        """See the port. The file gets its name by a hard link."""
         return _create(path, lambda stream: stream.write(data))
 
     def upload(self, path: ResourcePath, file: Path) -> bool:
-        """Create a file from another one, if there is none."""
+        """See the port."""
 
         def copy(stream: BinaryIO) -> None:
             with file.open("rb") as source:
@@ -33,12 +33,12 @@ class Folder:
         return _create(path, copy)
 
     def write(self, path: ResourcePath, data: bytes) -> None:
-        """Write a file, in the place of one that may be there."""
+        """See the port."""
         with _errors(path, "written"):
             path.write(data)
 
     def read(self, path: ResourcePath, size: int | None) -> bytes | None:
-        """Return the content of a file, or its first bytes."""
+        """See the port."""
         try:
             with _errors(path, "read"), Path(path.ospath).open("rb") as stream:
                 return stream.read(-1 if size is None else size)
@@ -46,7 +46,7 @@ class Folder:
             return None
 
     def stat(self, path: ResourcePath) -> Entry | None:
-        """Return size and modification time of a file."""
+        """See the port. The version is the modification time [ns]."""
         try:
             with _errors(path, "read"):
                 return _entry("", Path(path.ospath).stat())
@@ -60,11 +60,11 @@ class Folder:
         keys: Iterable[str],  # noqa: ARG002 (the port's)
         work: Path,  # noqa: ARG002 (the port's)
     ) -> Iterator[Path]:
-        """Provide the files themselves."""
+        """See the port. No file is copied."""
         yield Path(store.ospath)
 
     def list_entries(self, prefix: ResourcePath, start: str) -> Iterator[Entry]:
-        """List files from a key on."""
+        """See the port."""
         with _errors(prefix, "listed"):
             yield from _walk(Path(prefix.ospath), "", start)
 
@@ -90,7 +90,7 @@ def _create(path: ResourcePath, fill: Callable[[BinaryIO], object]) -> bool:
             with temporary.open("xb") as stream:
                 fill(stream)
                 stream.flush()
-                # Without this a power cut could leave an empty object that nobody may replace.
+                # Without fsync a power cut could leave an empty object, which can never be replaced.
                 os.fsync(stream.fileno())
             return _link(temporary, target)
         finally:
@@ -100,7 +100,7 @@ def _create(path: ResourcePath, fill: Callable[[BinaryIO], object]) -> bool:
 
 
 def _link(source: Path, target: Path) -> bool:
-    """Give a file a second name, unless there is one of that name already."""
+    """Create a hard link and return `True`; return `False` if the target exists."""
     try:
         target.hardlink_to(source)
     except FileExistsError:
@@ -122,7 +122,7 @@ def _walk(folder: Path, above: str, start: str) -> Iterator[Entry]:
                 try:
                     yield _entry(key, entries[name].stat())
                 except FileNotFoundError:
-                    continue  # taken away since
+                    continue  # removed since the listing
         elif key > start or start.startswith(key):
             yield from _walk(folder / name, key, start)
 

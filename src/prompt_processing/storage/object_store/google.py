@@ -29,7 +29,7 @@ from prompt_processing.storage.object_store.port import Entry
 TIMEOUT: Final = 30.0
 """Longest wait for an answer [s]."""
 RETRY: Final = DEFAULT_RETRY.with_timeout(10.0)
-"""A store that stays away longer is the caller's matter: the worker tries again, or another one does."""
+"""Retry for this long; after that the caller handles the error, and the worker retries the visit."""
 _ANSWERS: Final[dict[str, Any]] = {"timeout": TIMEOUT, "retry": RETRY}
 
 
@@ -37,7 +37,7 @@ class GoogleStorage:
     """`~prompt_processing.storage.object_store.port.Store` in buckets."""
 
     def create(self, path: ResourcePath, data: bytes) -> bool:
-        """Create an object if there is none."""
+        """See the port. The server checks that there is none."""
         with _errors(path, "created"):
             try:
                 _blob(path).upload_from_string(data, if_generation_match=0, checksum="crc32c", **_ANSWERS)
@@ -46,9 +46,9 @@ class GoogleStorage:
         return True
 
     def upload(self, path: ResourcePath, file: Path) -> bool:
-        """Create an object from a local file if there is none; a large one resumes after an interruption."""
+        """See the port. A large upload resumes after an interruption."""
         with _errors(path, "created"):
-            # Nothing is sent in vain of a file that the store has; who may only create cannot ask.
+            # Do not send a file that the store has. An account that may only create cannot ask.
             with suppress(Forbidden):
                 if _blob(path).exists(**_ANSWERS):
                     return False
@@ -61,12 +61,12 @@ class GoogleStorage:
         return True
 
     def write(self, path: ResourcePath, data: bytes) -> None:
-        """Write an object, in the place of one that may be there."""
+        """See the port."""
         with _errors(path, "written"):
             _blob(path).upload_from_string(data, checksum="crc32c", **_ANSWERS)
 
     def read(self, path: ResourcePath, size: int | None) -> bytes | None:
-        """Return the content of an object, or its first bytes."""
+        """See the port."""
         part = {} if size is None else {"start": 0, "end": size - 1}
         try:
             with _errors(path, "read"):
@@ -77,7 +77,7 @@ class GoogleStorage:
             return b""  # an empty object has no first byte
 
     def stat(self, path: ResourcePath) -> Entry | None:
-        """Return size and generation of an object."""
+        """See the port."""
         blob = _blob(path)
         try:
             with _errors(path, "read"):
@@ -88,7 +88,7 @@ class GoogleStorage:
 
     @contextmanager
     def local_copies(self, store: ResourcePath, keys: Iterable[str], work: Path) -> Iterator[Path]:
-        """Provide objects as files in a folder that is removed afterwards."""
+        """See the port. The files are in a folder that is removed afterwards."""
         with tempfile.TemporaryDirectory(prefix="objects-", dir=work) as folder:
             for key in keys:
                 place, file = store.join(key), Path(folder, key)
@@ -99,7 +99,7 @@ class GoogleStorage:
             yield Path(folder)
 
     def list_entries(self, prefix: ResourcePath, start: str) -> Iterator[Entry]:
-        """List objects from a key on."""
+        """See the port."""
         above: str = prefix.relativeToPathRoot
         above = "" if above in {"", "."} else f"{above.rstrip('/')}/"
         with _errors(prefix, "listed"):
@@ -132,7 +132,7 @@ def _errors(path: ResourcePath, what: str) -> Iterator[None]:
     try:
         yield
     except (NotFound, RequestRangeNotSatisfiable) as error:
-        # Of an object they say something that whoever reads it knows to deal with.
+        # Reading handles a missing object and an empty range; everything else fails.
         if what == "read":
             raise
         raise StoreError(f"{path}: cannot be {what}: {error}") from error
