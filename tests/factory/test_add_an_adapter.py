@@ -11,7 +11,6 @@ from prompt_processing.domain.clock import WallClock
 from prompt_processing.factory import worker
 from prompt_processing.factory.create import create_repository
 from prompt_processing.factory.stores import Stores
-from prompt_processing.messaging.memory import MemoryHints
 
 
 @dataclass
@@ -36,7 +35,7 @@ class WithLines(Stores):
 def test_a_toy_sink_gets_the_metrics_of_a_worker(tmp_path, monkeypatch):
     create_repository(tmp_path)
     monkeypatch.setattr(worker, "Stores", WithLines)
-    processor = worker.Factory(tmp_path, WallClock()).processor(MemoryHints())
+    factory = worker.Factory(tmp_path, WallClock())
     metrics = VisitMetrics(
         instrument="LATISS",
         detector=0,
@@ -51,5 +50,5 @@ def test_a_toy_sink_gets_the_metrics_of_a_worker(tmp_path, monkeypatch):
         timestamp=1773536400.0,
         measurements=(),
     )
-    processor._stores.metrics.send(metrics)
+    factory.stores.metrics.send(metrics)
     assert (tmp_path / "metrics" / "lines.jsonl").read_text() == '{"visit": 2026031500101}\n'

@@ -1,10 +1,12 @@
 """The relay of a repository, with its real stores, and the commands about it."""
 
 import json
+import urllib.request
 
 import pytest
 from click.testing import CliRunner
 
+from local_cloud.cloud import Service
 from local_cloud.visits import detector_visit
 from prompt_processing.cli import main
 from prompt_processing.domain.outcome import Delivery, Outcome
@@ -12,6 +14,7 @@ from prompt_processing.factory.relay import open_relay
 from prompt_processing.ledger.sql import SqlLedger
 from prompt_processing.storage import database
 from prompt_processing.worker.metrics import outcome_metrics
+from support.engines import wait_for
 from support.points import TestClock
 
 
@@ -43,6 +46,17 @@ def test_what_can_be_sent_is_sent_and_measured(repo):
     assert 'relay_pending_effects{effect="metrics"}' not in page
     assert 'relay_tries_total{effect="alerts",result="failed"} 1.0' in page
     assert relay.is_alive()
+
+
+@pytest.mark.slow
+def test_the_service_sends_what_is_pending_and_ends_when_told(repo):
+    with Service("relay", {"PROMPT_REPO": str(repo)}, "main.py") as service:
+        wait_for(lambda: list(repo.glob("metrics/verify/*/*/*.json")), timeout=30.0)
+        with urllib.request.urlopen(f"{service.url}metrics", timeout=10) as answer:  # noqa: S310 (loopback)
+            page = answer.read().decode()
+        service.stop()
+        assert service.exit_code == 0
+    assert 'relay_pending_effects{effect="alerts"} 1.0' in page
 
 
 def test_the_commands_tell_and_send_what_is_pending(repo):

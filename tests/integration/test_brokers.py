@@ -183,6 +183,7 @@ def test_entries_of_streams_outlive_a_kill_of_their_server(redis_server):
 def test_brokers_listen_on_this_machine_only(kafka, registry, redis_server):
     for server in (kafka, registry, redis_server):
         listening = [each for each in psutil.Process(server.pid).net_connections() if each.status == "LISTEN"]
-        # Apicurio has one more, by which it numbers its processes.
-        assert set(server.ports) <= {each.laddr.port for each in listening}
+        # Apicurio has one more, by which it numbers its processes; the last one of Kafka is that of its line.
+        own = server.ports[:-1] if server is kafka else server.ports
+        assert set(own) <= {each.laddr.port for each in listening}
         assert {each.laddr.ip.removeprefix("::ffff:") for each in listening} == {LOOPBACK}

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prompt_processing.config import Settings, check_confidential, reveal
-from prompt_processing.domain.clock import Clock, WallClock
 from prompt_processing.domain.errors import ConfigError, RepositoryError
 
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from prompt_processing.delivery.archive import AlertArchive
     from prompt_processing.delivery.decisions import DecisionStore
     from prompt_processing.delivery.port import AlertSink, MetricsSink, ProductSink
+    from prompt_processing.domain.clock import Clock
     from prompt_processing.ledger.sql import SqlLedger
     from prompt_processing.messaging.port import HintSource, Publisher, VisitQueue
     from prompt_processing.selection.override import Overrides
@@ -39,16 +39,16 @@ class Stores:
     settings
         Its settings.
     clock
-        Clock of the night.
+        Clock of the night; the wall clock if it is `None`.
     """
 
-    def __init__(self, repo: Path, settings: Settings, clock: Clock) -> None:
+    def __init__(self, repo: Path, settings: Settings, clock: "Clock | None" = None) -> None:
         self.settings = settings
         self._repo = repo
         self._clock = clock
 
     @classmethod
-    def open(cls, repo: Path, clock: Clock | None = None) -> "Stores":
+    def open(cls, repo: Path, clock: "Clock | None" = None) -> "Stores":
         """Return the stores of a repository that exists.
 
         Parameters
@@ -73,7 +73,7 @@ class Stores:
         from prompt_processing.repository.central import require_repository
 
         require_repository(repo)
-        return cls(repo, Settings.load(repo), clock or WallClock())
+        return cls(repo, Settings.load(repo), clock)
 
     @cached_property
     def central(self) -> "Butler":
@@ -151,8 +151,10 @@ class Stores:
     def arrivals(self) -> "Arrivals":
         """Arrival pointers of the landing store."""
         from prompt_processing.arrivals.pointers import Arrivals
+        from prompt_processing.domain.clock import WallClock
 
-        return Arrivals(self.incoming, _place(self.settings.repository.arrivals), self._clock)
+        place = _place(self.settings.repository.arrivals)
+        return Arrivals(self.incoming, place, self._clock or WallClock())
 
     @cached_property
     def publisher(self) -> "Publisher":
