@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import threading
-from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -128,25 +127,17 @@ def build(repo: Path, folder: Path, action: int, points: tuple[str, ...], hints:
     """Build what works inside an engine."""
     configure(["ERROR"])
     factory = Factory(repo, clock)
-    process = factory.processor(hints)
     plan = Plan(folder, action, points)
-    stores = process._stores
-    process._stores = replace(
-        stores,
-        decisions=Marked(stores.decisions, "decisions", "store", plan),
-        apdb=Marked(stores.apdb, "apdb", "store", plan),
-        alerts=Marked(OneByOne(stores.alerts, plan), "alerts", "send", plan),
-        metrics=Marked(stores.metrics, "metrics", "send", plan),
-        products=Marked(stores.products, "products", "store", plan),
-    )
+    stores: Any = factory.stores
+    central = stores.writeable_central._registry._db._engine
     _before_commit(stores.apdb._engine, "apdb.store", "in the APDB's transaction", plan)
-    _before_commit(
-        factory.stores.writeable_central._registry._db._engine,
-        "products.store",
-        "in the Butler's transaction",
-        plan,
-    )
-    return Runner(process, plan)
+    _before_commit(central, "products.store", "in the Butler's transaction", plan)
+    stores.decisions = Marked(stores.decisions, "decisions", "store", plan)
+    stores.apdb = Marked(stores.apdb, "apdb", "store", plan)
+    stores.archive = Marked(OneByOne(stores.archive, plan), "alerts", "send", plan)
+    stores.metrics = Marked(stores.metrics, "metrics", "send", plan)
+    stores.products = Marked(stores.products, "products", "store", plan)
+    return Runner(factory.processor(hints), plan)
 
 
 def _before_commit(engine: Any, call: str, name: str, plan: Plan) -> None:
